@@ -104,6 +104,7 @@ type LeaseAnswer struct {
 // Result is what an execution produced.
 type Result struct {
 	Output   CID   `json:"output" cbor:"output"` // UnixFS directory: stdout, stderr and each output directory by its guest path
+	Size     int64 `json:"size" cbor:"size"`     // bytes of file content below Output
 	ExitCode int   `json:"exit_code" cbor:"exit_code"`
 	Fuel     int64 `json:"fuel" cbor:"fuel"`
 }
