@@ -120,9 +120,12 @@ func prefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-// scanStart returns the first key a Scan may show.
+// scanStart returns the first key a Scan may show, nil for the very first.
 func scanStart(prefix, after []byte) []byte {
 	if after == nil || bytes.Compare(after, prefix) < 0 {
+		if len(prefix) == 0 {
+			return nil // pebble takes an empty bound that is not nil badly
+		}
 		return bytes.Clone(prefix)
 	}
 	return append(bytes.Clone(after), 0)
