@@ -118,7 +118,7 @@ func (c *CID) UnmarshalCBOR(b []byte) error {
 		return nil
 	}
 	var t cbor.RawTag
-	if err := t.UnmarshalCBOR(b); err != nil {
+	if err := decMode.Unmarshal(b, &t); err != nil {
 		return err
 	}
 	var raw []byte

@@ -94,14 +94,16 @@ func TestPlaceRules(t *testing.T) {
 		rule   string
 		reason string
 	}{
-		"region":        {job: perigee.Job{Placement: perigee.Placement{Regions: []string{"EU"}}}, change: func(c *Candidate) { c.Bid.Region = "US/CA" }, rule: "region", reason: "its region US/CA is not within EU"},
-		"no region":     {job: perigee.Job{Placement: perigee.Placement{Regions: []string{"EU", "US"}}}, change: func(c *Candidate) { c.Bid.Region, c.Offer.Region = "", "" }, rule: "region", reason: "it states no region; the job asks for EU or US"},
-		"exclude":       {job: perigee.Job{Placement: perigee.Placement{Exclude: []string{"EU/DE"}}}, change: func(c *Candidate) { c.Bid.Region = "EU/DE/BE" }, rule: "exclude", reason: "its region EU/DE/BE is within EU/DE, which the job excludes"},
-		"exclude peer":  {job: perigee.Job{Placement: perigee.Placement{Exclude: []string{"a"}}}, rule: "exclude", reason: "the job excludes this provider"},
-		"engine":        {change: func(c *Candidate) { c.Offer.Engines = []string{"other"} }, rule: "engine", reason: "needs the engine wasmtime-44.0.0/perigee-1, has other"},
-		"memory":        {job: perigee.Job{Resources: perigee.Resources{Memory: 64 << 30}}, rule: "resources", reason: "needs 64 GiB of memory, has 16 GiB"},
-		"disk and cpu":  {job: perigee.Job{Resources: perigee.Resources{CPU: 8, Disk: 1 << 40}}, rule: "resources", reason: "needs 8 cores, has 4; needs 1 TiB of disk, has 100 GiB"},
-		"refusal":       {change: func(c *Candidate) { c.Bid.Refusal = &perigee.Fault{Kind: perigee.Refused, Message: "no jobs on Sundays"} }, rule: "bid", reason: "it refuses: no jobs on Sundays"},
+		"region":       {job: perigee.Job{Placement: perigee.Placement{Regions: []string{"EU"}}}, change: func(c *Candidate) { c.Bid.Region = "US/CA" }, rule: "region", reason: "its region US/CA is not within EU"},
+		"no region":    {job: perigee.Job{Placement: perigee.Placement{Regions: []string{"EU", "US"}}}, change: func(c *Candidate) { c.Bid.Region, c.Offer.Region = "", "" }, rule: "region", reason: "it states no region; the job asks for EU or US"},
+		"exclude":      {job: perigee.Job{Placement: perigee.Placement{Exclude: []string{"EU/DE"}}}, change: func(c *Candidate) { c.Bid.Region = "EU/DE/BE" }, rule: "exclude", reason: "its region EU/DE/BE is within EU/DE, which the job excludes"},
+		"exclude peer": {job: perigee.Job{Placement: perigee.Placement{Exclude: []string{"a"}}}, rule: "exclude", reason: "the job excludes this provider"},
+		"engine":       {change: func(c *Candidate) { c.Offer.Engines = []string{"other"} }, rule: "engine", reason: "needs the engine wasmtime-44.0.0/perigee-1, has other"},
+		"memory":       {job: perigee.Job{Resources: perigee.Resources{Memory: 64 << 30}}, rule: "resources", reason: "needs 64 GiB of memory, has 16 GiB"},
+		"disk and cpu": {job: perigee.Job{Resources: perigee.Resources{CPU: 8, Disk: 1 << 40}}, rule: "resources", reason: "needs 8 cores, has 4; needs 1 TiB of disk, has 100 GiB"},
+		"refusal": {change: func(c *Candidate) {
+			c.Bid.Refusal = &perigee.Fault{Kind: perigee.Refused, Message: "no jobs on Sundays"}
+		}, rule: "bid", reason: "it refuses: no jobs on Sundays"},
 		"expired":       {change: func(c *Candidate) { c.Bid.Expires = 500 }, rule: "bid", reason: "its bid expired 500ms ago"},
 		"expired offer": {change: func(c *Candidate) { c.Bid, c.Offer.Expires = nil, 1000 }, rule: "bid", reason: "its offer expired 0s ago"},
 		"negative":      {change: func(c *Candidate) { c.Bid.Price = -1 }, rule: "bid", reason: "its price is negative, -0.000001 credits"},
