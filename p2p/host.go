@@ -1,0 +1,193 @@
+package p2p
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+
+	"github.com/perigee-network/perigee"
+)
+
+// agent is how a node names itself to others; the prefix tells Perigee nodes
+// from other users of libp2p.
+const (
+	agentPrefix = "perigee/"
+	agent       = agentPrefix + perigee.Version
+)
+
+// startHost makes the libp2p host, with the DHTs inside as its peer routing.
+func (n *Network) startHost() error {
+	key, err := n.cfg.Key.Libp2p()
+	if err != nil {
+		return err
+	}
+	n.id = n.cfg.Key.Peer()
+	if n.self, err = decodePeer("p2p.New", n.id); err != nil {
+		return err
+	}
+	listen, skipped, err := n.cfg.listenAddrs()
+	if err != nil {
+		return err
+	}
+	if len(skipped) > 0 {
+		n.log.Info("not listening on UDP: a private network is TCP only", "addrs", skipped)
+	}
+	limits, err := n.resources()
+	if err != nil {
+		return err
+	}
+	conns, err := connmgr.NewConnManager(n.cfg.MaxPeers*3/4, n.cfg.MaxPeers, connmgr.WithGracePeriod(time.Minute))
+	if err != nil {
+		return err
+	}
+	opts := []libp2p.Option{
+		libp2p.Identity(key),
+		libp2p.UserAgent(agent),
+		libp2p.ResourceManager(limits),
+		libp2p.ConnectionManager(conns),
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New), // faster than Noise, which Kubo also speaks
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.DisableMetrics(),
+		libp2p.EnableNATService(),
+		libp2p.EnableAutoNATv2(),
+		libp2p.EnableHolePunching(),
+	}
+	if n.cfg.DHT != "off" || n.cfg.PublicDHT {
+		opts = append(opts, libp2p.Routing(n.newRouting))
+	}
+	if len(listen) > 0 {
+		opts = append(opts, libp2p.ListenAddrs(listen...))
+	} else {
+		opts = append(opts, libp2p.NoListenAddrs)
+	}
+	if n.cfg.PSK != nil {
+		opts = append(opts, libp2p.PrivateNetwork(n.cfg.PSK))
+	} else {
+		opts = append(opts, libp2p.Transport(libp2pquic.NewTransport))
+	}
+	if n.cfg.PortMap {
+		opts = append(opts, libp2p.NATPortMap())
+	}
+	relaying, err := n.relaying()
+	if err != nil {
+		return err
+	}
+	h, err := libp2p.New(append(opts, relaying...)...)
+	if err != nil {
+		return perigee.E("p2p.New", perigee.Unavailable, err, "cannot listen on %v", n.cfg.Listen)
+	}
+	n.host = h
+	n.onClose(h.Close)
+	for _, d := range n.routers() {
+		n.onClose(d.Close)
+	}
+	return nil
+}
+
+// relaying returns the options of reachability and relays.
+func (n *Network) relaying() ([]libp2p.Option, error) {
+	// libp2p.NoListenAddrs turns the relay transport off as well: turn it on.
+	opts := []libp2p.Option{libp2p.EnableRelay()}
+	switch {
+	case n.cfg.Reachability == "public":
+		opts = append(opts, libp2p.ForceReachabilityPublic())
+	case n.cfg.Reachability == "private", len(n.cfg.Listen) == 0 && len(n.cfg.Relays) > 0:
+		opts = append(opts, libp2p.ForceReachabilityPrivate())
+	}
+	if n.cfg.RelayService {
+		opts = append(opts, libp2p.EnableRelayService(relay.WithResources(n.relayResources())))
+		if n.cfg.Reachability == "auto" {
+			// A relay serves only once it believes itself reachable. Its operator
+			// said so by making it one; a private network has nobody to ask.
+			opts = append(opts, libp2p.ForceReachabilityPublic())
+		}
+	}
+	static, err := parsePeers("relay", n.cfg.Relays)
+	if err != nil {
+		return nil, err
+	}
+	if len(static) > 0 {
+		opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(static,
+			autorelay.WithNumRelays(min(2, len(static))),
+			autorelay.WithMinCandidates(1),
+			autorelay.WithBootDelay(0),
+			autorelay.WithMinInterval(5*time.Second),
+			autorelay.WithBackoff(10*time.Second)))
+	}
+	return opts, nil
+}
+
+func (n *Network) relayResources() relay.Resources {
+	r := relay.DefaultResources()
+	r.MaxReservations = 1024
+	r.MaxReservationsPerIP = 256 // nodes behind one router
+	r.MaxReservationsPerASN = 512
+	r.MaxCircuits = 64
+	r.BufferSize = 16 << 10
+	bytes, seconds := n.cfg.RelayBytes, n.cfg.RelaySeconds
+	private := n.cfg.PSK != nil
+	if bytes == 0 && !private {
+		bytes = 1 << 30
+	}
+	if seconds == 0 && !private {
+		seconds = 3600
+	}
+	if bytes <= 0 && seconds <= 0 {
+		r.Limit = nil
+		return r
+	}
+	// libp2p has no "unlimited" for one of the two.
+	r.Limit = &relay.RelayLimit{Data: 1 << 62, Duration: 100 * 24 * time.Hour}
+	if bytes > 0 {
+		r.Limit.Data = bytes
+	}
+	if seconds > 0 {
+		r.Limit.Duration = time.Duration(seconds) * time.Second
+	}
+	return r
+}
+
+// resources bounds what all peers together, and each of them, may take: libp2p's
+// limits, scaled to this machine's memory, with room per peer for the many short
+// streams of Perigee's protocols.
+func (n *Network) resources() (network.ResourceManager, error) {
+	limits := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&limits)
+	peerStreams := max(1024, 4*n.cfg.MaxStreams)
+	limits.PeerBaseLimit.StreamsInbound = peerStreams
+	limits.PeerBaseLimit.StreamsOutbound = 4 * peerStreams
+	limits.PeerBaseLimit.Streams = 5 * peerStreams
+	limits.PeerBaseLimit.Memory = max(limits.PeerBaseLimit.Memory, 256<<20)
+	limits.ProtocolPeerBaseLimit.StreamsInbound = peerStreams
+	limits.ProtocolPeerBaseLimit.StreamsOutbound = 4 * peerStreams
+	limits.ProtocolPeerBaseLimit.Streams = 5 * peerStreams
+	limits.ProtocolPeerBaseLimit.Memory = max(limits.ProtocolPeerBaseLimit.Memory, 256<<20)
+	for _, l := range []*rcmgr.BaseLimit{&limits.SystemBaseLimit, &limits.ProtocolBaseLimit} {
+		l.StreamsInbound = max(l.StreamsInbound, 8*peerStreams)
+		l.StreamsOutbound = max(l.StreamsOutbound, 16*peerStreams)
+		l.Streams = max(l.Streams, 16*peerStreams)
+		l.Memory = max(l.Memory, 512<<20)
+	}
+	m, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.AutoScale()),
+		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: 64}}, // nodes behind one router
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: 64}, {PrefixLength: 48, ConnCount: 512}}))
+	if err != nil {
+		return nil, fmt.Errorf("resource manager: %w", err)
+	}
+	return m, nil
+}
