@@ -53,7 +53,7 @@ func (j *jobs) run(ctx context.Context, job perigee.Job) error {
 	if st == nil || st.State != perigee.JobCompleted {
 		return fmt.Errorf("job %s did not complete: %+v", sub.ID, st)
 	}
-	f, err := c.Open(ctx, st.Output.String()+"/0/stdout")
+	f, err := c.Open(ctx, st.Output.String()+"/stdout")
 	if err != nil {
 		return err
 	}

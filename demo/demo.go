@@ -36,7 +36,7 @@ type Options struct {
 	Terminal bool      // Progress is a terminal that understands cursor movement
 
 	// Keep, when set, is called at the end while the network still runs.
-	Keep func(*Report)
+	Keep func(*Report) error
 }
 
 // Run starts a network, runs the job, and returns what happened. It returns an
@@ -98,7 +98,7 @@ func (d *run) all(ctx context.Context) (*Report, error) {
 		return r, err
 	}
 	if d.Keep != nil {
-		d.Keep(r)
+		return r, d.Keep(r)
 	}
 	return r, nil
 }

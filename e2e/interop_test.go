@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -21,7 +20,7 @@ var interopProfiles = []string{"unixfs-v1-2025", "unixfs-v0-2015"}
 
 // Both programs give the same root CIDs to the same data.
 func TestInteropSameRoots(t *testing.T) {
-	node := interopNode(t)
+	node := startNode(t)
 	data := map[string]string{
 		"file of 100 MB":      interopFile(t, 100_000_000),
 		"tree of 1,000 files": interopTree(t, 1000, 0),
@@ -33,8 +32,8 @@ func TestInteropSameRoots(t *testing.T) {
 		for name, path := range data {
 			t.Run(profile+"/"+name, func(t *testing.T) {
 				want := k.run("add", "--only-hash", "--quieter", "--recursive", path)
-				require.Equal(t, want, node.add(t, path, "--profile", profile, "--in-place"), "indexed in place")
-				require.Equal(t, want, node.add(t, path, "--profile", profile), "added as a copy")
+				require.Equal(t, want, interopAdd(t, node, path, "--profile", profile, "--in-place"), "indexed in place")
+				require.Equal(t, want, interopAdd(t, node, path, "--profile", profile), "added as a copy")
 			})
 		}
 	}
@@ -46,64 +45,34 @@ func TestInteropFetch(t *testing.T) {
 	file, tree := interopFile(t, 100_000_000), interopTree(t, 1000, 0)
 	for _, profile := range interopProfiles {
 		t.Run("Kubo from Perigee/"+profile, func(t *testing.T) {
-			node, k := interopNode(t), newKubo(t, profile)
+			node, k := startNode(t), newKubo(t, profile)
 			k.serve()
-			k.run("swarm", "connect", node.addr(t))
+			k.run("swarm", "connect", node.addr)
 			for _, path := range []string{file, tree} {
-				cid := node.add(t, path, "--profile", profile, "--in-place")
+				cid := interopAdd(t, node, path, "--profile", profile, "--in-place")
 				got := filepath.Join(t.TempDir(), "got")
 				k.run("get", "--output", got, cid)
 				requireSameTree(t, path, got)
 			}
 		})
 		t.Run("Perigee from Kubo/"+profile, func(t *testing.T) {
-			node, k := interopNode(t), newKubo(t, profile)
-			node.run(t, "connect", k.serve())
+			node, k := startNode(t), newKubo(t, profile)
+			ok(t, node.home, "connect", k.serve())
 			for _, path := range []string{file, tree} {
 				cid := k.run("add", "--quieter", "--recursive", path)
 				got := filepath.Join(t.TempDir(), "got")
-				node.run(t, "data", "get", cid, "-o", got)
+				ok(t, node.home, "data", "get", cid, "-o", got)
 				requireSameTree(t, path, got)
 			}
 		})
 	}
 }
 
-// perigeeNode is a running node that the test talks to through the command.
-type perigeeNode struct{ home string }
-
-// interopNode starts a node on loopback; it ends with the test.
-func interopNode(t *testing.T) perigeeNode {
+// interopAdd adds a path with the flags of `perigee data add` and returns the root.
+func interopAdd(t *testing.T, n *testNode, path string, flags ...string) string {
 	t.Helper()
-	home := filepath.Join(t.TempDir(), "home")
-	startServe(t, home)
-	return perigeeNode{home}
-}
-
-func (n perigeeNode) run(t *testing.T, args ...string) string {
-	t.Helper()
-	return runPerigee(t, append(args, "--home", n.home)...)
-}
-
-func (n perigeeNode) add(t *testing.T, path string, flags ...string) string {
-	t.Helper()
-	var added struct{ CID string }
-	out := n.run(t, append([]string{"data", "add", "--json", path}, flags...)...)
-	require.NoError(t, json.Unmarshal([]byte(out), &added), out)
-	return added.CID
-}
-
-func (n perigeeNode) addr(t *testing.T) string {
-	t.Helper()
-	var status struct{ Addrs []string }
-	require.NoError(t, json.Unmarshal([]byte(n.run(t, "status", "--json")), &status))
-	for _, a := range status.Addrs {
-		if strings.HasPrefix(a, "/ip4/127.0.0.1/tcp/") {
-			return a
-		}
-	}
-	t.Fatalf("the node listens on no TCP port of loopback: %v", status.Addrs)
-	return ""
+	out := ok(t, n.home, append([]string{"data", "add", "--json", path}, flags...)...)
+	return decode[struct{ CID string }](t, out).CID
 }
 
 // interopFile writes a file of n random bytes, always the same ones.
