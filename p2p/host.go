@@ -6,7 +6,6 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
@@ -81,11 +80,7 @@ func (n *Network) startHost() error {
 	if n.cfg.PortMap {
 		opts = append(opts, libp2p.NATPortMap())
 	}
-	relaying, err := n.relaying()
-	if err != nil {
-		return err
-	}
-	h, err := libp2p.New(append(opts, relaying...)...)
+	h, err := libp2p.New(append(opts, n.relaying()...)...)
 	if err != nil {
 		return perigee.E("p2p.New", perigee.Unavailable, err, "cannot listen on %v", n.cfg.Listen)
 	}
@@ -98,9 +93,9 @@ func (n *Network) startHost() error {
 }
 
 // relaying returns the options of reachability and relays.
-func (n *Network) relaying() ([]libp2p.Option, error) {
+func (n *Network) relaying() []libp2p.Option {
 	// libp2p.NoListenAddrs turns the relay transport off as well: turn it on.
-	opts := []libp2p.Option{libp2p.EnableRelay()}
+	opts := []libp2p.Option{libp2p.EnableRelay(), libp2p.AddrsFactory(n.withCircuits)}
 	switch {
 	case n.cfg.Reachability == "public":
 		opts = append(opts, libp2p.ForceReachabilityPublic())
@@ -115,49 +110,7 @@ func (n *Network) relaying() ([]libp2p.Option, error) {
 			opts = append(opts, libp2p.ForceReachabilityPublic())
 		}
 	}
-	static, err := parsePeers("relay", n.cfg.Relays)
-	if err != nil {
-		return nil, err
-	}
-	if len(static) > 0 {
-		opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(static,
-			autorelay.WithNumRelays(min(2, len(static))),
-			autorelay.WithMinCandidates(1),
-			autorelay.WithBootDelay(0),
-			autorelay.WithMinInterval(5*time.Second),
-			autorelay.WithBackoff(10*time.Second)))
-	}
-	return opts, nil
-}
-
-func (n *Network) relayResources() relay.Resources {
-	r := relay.DefaultResources()
-	r.MaxReservations = 1024
-	r.MaxReservationsPerIP = 256 // nodes behind one router
-	r.MaxReservationsPerASN = 512
-	r.MaxCircuits = 64
-	r.BufferSize = 16 << 10
-	bytes, seconds := n.cfg.RelayBytes, n.cfg.RelaySeconds
-	private := n.cfg.PSK != nil
-	if bytes == 0 && !private {
-		bytes = 1 << 30
-	}
-	if seconds == 0 && !private {
-		seconds = 3600
-	}
-	if bytes <= 0 && seconds <= 0 {
-		r.Limit = nil
-		return r
-	}
-	// libp2p has no "unlimited" for one of the two.
-	r.Limit = &relay.RelayLimit{Data: 1 << 62, Duration: 100 * 24 * time.Hour}
-	if bytes > 0 {
-		r.Limit.Data = bytes
-	}
-	if seconds > 0 {
-		r.Limit.Duration = time.Duration(seconds) * time.Second
-	}
-	return r
+	return opts
 }
 
 // resources bounds what all peers together, and each of them, may take: libp2p's

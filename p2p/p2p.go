@@ -77,8 +77,9 @@ type Network struct {
 	mu       sync.Mutex
 	handlers map[string]*handler
 	topics   map[string]*Topic
-	known    map[peer.ID]string        // connected Perigee nodes and their versions
-	lost     map[peer.ID]chan struct{} // static peers: a token when the last connection ended
+	known    map[peer.ID]string          // connected Perigee nodes and their versions
+	lost     map[peer.ID][]chan struct{} // get a token when the last connection to the peer ended
+	circuits map[peer.ID][]ma.Multiaddr  // addresses through relays with a reservation, which are among Addrs
 	onPeer   []func(perigee.PeerID)
 	closers  []func() error // run in reverse
 }
@@ -94,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 	n := &Network{
 		cfg: cfg, log: cfg.Log,
 		handlers: map[string]*handler{}, topics: map[string]*Topic{}, known: map[peer.ID]string{},
-		lost: map[peer.ID]chan struct{}{},
+		lost: map[peer.ID][]chan struct{}{}, circuits: map[peer.ID][]ma.Multiaddr{},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -132,7 +133,7 @@ func (n *Network) start() error {
 	for _, p := range static {
 		n.keepConnected(p)
 	}
-	return nil
+	return n.startRelays()
 }
 
 // onClose registers what Close must undo.

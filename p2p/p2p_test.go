@@ -324,13 +324,14 @@ func TestGossip(t *testing.T) {
 			t.Fatal("nobody joined")
 		}
 	}
-	eventually(t, "a mesh", func() bool { return len(topics[0].Peers()) == 1 && len(topics[2].Peers()) == 1 })
+	eventually(t, "subscriptions", func() bool { return len(topics[0].Peers()) == 1 && len(topics[2].Peers()) == 1 })
 	if err := topics[0].Publish(t.Context(), []byte("bad")); !errors.Is(err, perigee.Invalid) {
 		t.Errorf("published a bad message: %v", err)
 	}
 	if err := topics[0].Publish(t.Context(), make([]byte, MaxGossip+1)); !errors.Is(err, perigee.Invalid) {
 		t.Errorf("published a long message: %v", err)
 	}
+	time.Sleep(2 * time.Second) // gossipsub builds its mesh once a second
 	_ = topics[0].Publish(t.Context(), []byte("panic"))
 	_ = topics[0].Publish(t.Context(), []byte("boom"))
 	if err := topics[0].Publish(t.Context(), []byte("hello")); err != nil {

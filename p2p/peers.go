@@ -105,10 +105,7 @@ func (n *Network) keepConnected(info peer.AddrInfo) {
 	if info.ID == n.self {
 		return // one list of peers may serve all nodes of a network
 	}
-	lost := make(chan struct{}, 1)
-	n.mu.Lock()
-	n.lost[info.ID] = lost
-	n.mu.Unlock()
+	lost := n.watchLoss(info.ID)
 	n.host.ConnManager().Protect(info.ID, "static")
 	n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
 	n.task(func(ctx context.Context) {
@@ -139,6 +136,16 @@ func (n *Network) keepConnected(info peer.AddrInfo) {
 			}
 		}
 	})
+}
+
+// watchLoss returns a channel that gets a token whenever the last connection to
+// p ended.
+func (n *Network) watchLoss(p peer.ID) <-chan struct{} {
+	lost := make(chan struct{}, 1)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost[p] = append(n.lost[p], lost)
+	return lost
 }
 
 // OnPeer has fn called, in a goroutine of its own, for every Perigee node that
@@ -224,7 +231,7 @@ func (n *Network) vanished(p peer.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.known, p)
-	if lost, ok := n.lost[p]; ok {
+	for _, lost := range n.lost[p] {
 		select {
 		case lost <- struct{}{}:
 		default:
