@@ -36,8 +36,14 @@ func ParseCID(s string) (CID, error) {
 	if err != nil {
 		return CID{}, E("perigee.ParseCID", Invalid, err, "%q is not a CID", s)
 	}
+	if c.ByteLen() > maxCIDBytes {
+		return CID{}, E("perigee.ParseCID", Invalid, "a CID has at most %d bytes, this has %d", maxCIDBytes, c.ByteLen())
+	}
 	return CID{c}, nil
 }
+
+// maxCIDBytes bounds the binary form; only identity hashes come near.
+const maxCIDBytes = 255
 
 // SumCID returns the CIDv1 of data under sha2-256 and the given multicodec.
 func SumCID(codec uint64, data []byte) CID {
@@ -128,7 +134,7 @@ func (c *CID) UnmarshalCBOR(b []byte) error {
 	if err := decMode.Unmarshal(t.Content, &raw); err != nil {
 		return err
 	}
-	if len(raw) < 2 || len(raw) > 256 || raw[0] != 0 {
+	if len(raw) < 2 || len(raw) > 1+maxCIDBytes || raw[0] != 0 {
 		return E("perigee.CID", Corrupt, "malformed link")
 	}
 	p, err := cid.Cast(raw[1:])

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind classifies an error, so that callers, exit codes and HTTP statuses can
@@ -109,16 +110,17 @@ type Fault struct {
 	Message string `json:"message" cbor:"message" doc:"what was wrong, where, and what to do"`
 }
 
-// FaultOf makes a Fault of err, nil of nil. Text is cut at 4 KiB.
+// FaultOf makes a Fault of err, nil of nil. Text is cut at 4 KiB and made valid
+// UTF-8, which every encoded text must be.
 func FaultOf(err error) *Fault {
 	if err == nil {
 		return nil
 	}
 	msg := err.Error()
 	if len(msg) > 4096 {
-		msg = msg[:4096] + "…"
+		msg = strings.ToValidUTF8(msg[:4096], "") + "…"
 	}
-	return &Fault{Kind: KindOf(err), Message: msg}
+	return &Fault{Kind: KindOf(err), Message: strings.ToValidUTF8(msg, "\uFFFD")}
 }
 
 // Err turns a fault received from elsewhere into an *Error with op, nil into nil.

@@ -263,7 +263,7 @@ func (d *treeDecoder) empty(n *yaml.Node) bool {
 // mapping decodes free names to texts: an environment.
 func (d *treeDecoder) mapping(n *yaml.Node, v reflect.Value, where string) {
 	if n.Kind != yaml.MappingNode {
-		d.wrong(n, where, "names and values are", "{LANG: C}")
+		d.wrong(n, where, "a mapping of names to texts", "{LANG: C}")
 		return
 	}
 	m := map[string]string{}

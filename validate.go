@@ -352,6 +352,8 @@ func (c *checker) path(name, p string) bool {
 		c.fail("%s is %s; it must be an absolute path, such as %s", name, quote(p), path.Clean("/"+p))
 	case path.Clean(p) != p:
 		c.fail("%s is %s; write it as %s", name, quote(p), path.Clean(p))
+	case strings.Count(p, "/") > 128:
+		c.fail("%s is nested more than 128 directories deep", name)
 	default:
 		return true
 	}
@@ -399,4 +401,92 @@ func sortedKeys(m map[string]string) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// maxPartInputs bounds the inputs of one part: a dataset given whole, whose
+// files lie under no common root, is one input per file.
+const maxPartInputs = 1 << 16
+
+// Validate checks a part that came from elsewhere: what an engine may rely on.
+// The error is of kind Invalid and lists up to ten faults.
+func (p *Part) Validate() error {
+	c := &checker{}
+	if p.Engine == "" || len(p.Engine) > 256 {
+		c.fail("engine is empty or longer than 256 bytes")
+	}
+	if !p.Module.Defined() {
+		c.fail("module is missing")
+	}
+	program := Wasm{Module: "checked above", Args: p.Args, Env: p.Env, Workdir: p.Workdir}
+	c.wasm("part", &program)
+	if p.Workdir == "" {
+		c.fail("workdir is missing")
+	}
+	c.partPaths(p)
+	for _, l := range []struct {
+		name      string
+		value, hi int64
+	}{
+		{"memory", p.Limits.Memory, int64(MaxMemory)}, {"fuel", p.Limits.Fuel, math.MaxInt64 / 2},
+		{"disk", p.Limits.Disk, 1 << 50}, {"files", p.Limits.Files, 10_000_000},
+	} {
+		if l.value < 1 || l.value > l.hi {
+			c.fail("limits.%s is %d; it must be between 1 and %d", l.name, l.value, l.hi)
+		}
+	}
+	return c.err("perigee.Part")
+}
+
+// partPaths checks a part's inputs and outputs.
+func (c *checker) partPaths(p *Part) {
+	if len(p.Inputs) > maxPartInputs || len(p.Outputs) > MaxInputs {
+		c.fail("the part has %d inputs and %d outputs; at most %d and %d are allowed", len(p.Inputs), len(p.Outputs), maxPartInputs, MaxInputs)
+		return
+	}
+	taken := map[string]string{"/tmp": "the scratch directory", "/stdout": "the program's output", "/stderr": "the program's output"}
+	var paths []string
+	add := func(what, path string) {
+		if !c.path(what, path) {
+			return
+		}
+		if by, twice := taken[path]; twice {
+			c.fail("%s is %s, which is taken by %s", what, quote(path), by)
+			return
+		}
+		taken[path] = what
+		paths = append(paths, path)
+	}
+	for i, in := range p.Inputs {
+		name := fmt.Sprintf("inputs[%d]", i)
+		add(name+".mount", in.Mount)
+		switch {
+		case !in.CID.Defined():
+			c.fail("%s.cid is missing", name)
+		case in.Size < 0 || in.Offset < 0 || in.Length < 0 || in.Offset > math.MaxInt64-in.Length:
+			c.fail("%s has a negative size, offset or length", name)
+		case in.Align != AlignNone && in.Align != AlignLine:
+			c.fail("%s.align: %s is unknown", name, quote(in.Align))
+		case in.Length == 0 && (in.Offset != 0 || in.Align != AlignNone):
+			c.fail("%s has an offset or alignment without a length", name)
+		case i > 0 && p.Inputs[i-1].Mount >= in.Mount:
+			c.fail("%s.mount: inputs are not sorted by mount", name)
+		}
+	}
+	for i, out := range p.Outputs {
+		add(fmt.Sprintf("outputs[%d]", i), out)
+		if i > 0 && p.Outputs[i-1] >= out {
+			c.fail("outputs[%d]: outputs are not sorted", i)
+		}
+	}
+	for _, p := range paths {
+		if p == "/" {
+			c.fail("%s is \"/\", which holds everything else", taken[p])
+		}
+		for dir := path.Dir(p); dir != "/"; dir = path.Dir(dir) {
+			if by, inside := taken[dir]; inside {
+				c.fail("%s, %s, lies inside %s, %s", taken[p], quote(p), by, quote(dir))
+				break
+			}
+		}
+	}
 }
