@@ -210,6 +210,7 @@ const (
 type LogChunk struct {
 	Part   int    `json:"part"`
 	Merge  bool   `json:"merge,omitempty"`
+	Label  string `json:"label,omitempty" doc:"the part's input, for people"`
 	Stream int    `json:"stream" doc:"1 stdout, 2 stderr"`
 	Data   []byte `json:"data"`
 }
