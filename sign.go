@@ -75,7 +75,20 @@ func (r *Receipt) Unsigned() any                      { c := *r; c.Signature = n
 func (d *Dataset) Domain() string                     { return "dataset/1" }
 func (d *Dataset) Signer() (ed25519.PublicKey, error) { return d.Owner.PublicKey() }
 func (d *Dataset) Sig() *[]byte                       { return &d.Signature }
-func (d *Dataset) Unsigned() any                      { c := *d; c.Signature = nil; return &c }
+
+// Unsigned returns the dataset's head: a signature covers parts by their links.
+func (d *Dataset) Unsigned() any {
+	h, _, err := d.Split()
+	if err != nil {
+		return err // cannot be encoded either, and so cannot be signed
+	}
+	return h.Unsigned()
+}
+
+func (h *DatasetHead) Domain() string                     { return "dataset/1" }
+func (h *DatasetHead) Signer() (ed25519.PublicKey, error) { return h.Owner.PublicKey() }
+func (h *DatasetHead) Sig() *[]byte                       { return &h.Signature }
+func (h *DatasetHead) Unsigned() any                      { c := *h; c.Signature = nil; return &c }
 
 func (j *DatasetJoin) Domain() string                     { return "dataset-join/1" }
 func (j *DatasetJoin) Signer() (ed25519.PublicKey, error) { return j.Account.PublicKey() }

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -154,10 +155,18 @@ func (n *Network) Close() error {
 		n.mu.Lock()
 		closers := n.closers
 		n.mu.Unlock()
+		// Tasks first: libraries do not bear being called while they close. A
+		// handler that ignores its context is waited for only so long.
+		done := make(chan struct{})
+		go func() { n.tasks.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			n.log.Warn("some protocol handlers do not end; closing without them")
+		}
 		for i := len(closers) - 1; i >= 0; i-- {
 			err = errors.Join(err, closers[i]())
 		}
-		n.tasks.Wait()
 	})
 	if err != nil {
 		return perigee.E("p2p.Close", perigee.Internal, err)

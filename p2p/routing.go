@@ -217,6 +217,9 @@ func (n *Network) meet(ctx context.Context, news <-chan struct{}) {
 			return
 		case <-news:
 			sleep(ctx, time.Second) // several often come together
+			if ctx.Err() != nil {
+				return
+			}
 			n.dht.RefreshRoutingTable()
 			sleep(ctx, refreshPause)
 		case <-tick.C:
