@@ -45,6 +45,10 @@ type PartSpec struct {
 	Bytes  int64               // input bytes it reads at most
 }
 
+// MaxLooseFiles bounds the files of an input that is given whole without a root
+// above them: each is one input of each part.
+const MaxLooseFiles = 4096
+
 // Environment variables that a part of a split by count sees.
 const (
 	EnvPart  = "PERIGEE_PART"  // its index, from 0
@@ -114,8 +118,20 @@ func wholeInput(in Input) ([]perigee.PartInput, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(files) > MaxLooseFiles {
+		return nil, perigee.E("schedule.Split", perigee.Invalid, "the input at %s has %d files under no common root, and every part would see all of them; at most %d are allowed: split by part, or add the data as one directory", in.Mount, len(files), MaxLooseFiles)
+	}
+	names := make(map[string]bool, len(files))
+	for _, f := range files {
+		names[f.Path] = true
+	}
 	var out []perigee.PartInput
 	for _, f := range files {
+		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+			if names[dir] {
+				return nil, perigee.E("schedule.Split", perigee.Invalid, "the input at %s names %q as a file and as a directory", in.Mount, dir)
+			}
+		}
 		out = append(out, perigee.PartInput{Mount: mountOf(in, f), CID: f.CID, Size: f.Size})
 	}
 	return out, nil
