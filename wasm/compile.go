@@ -123,6 +123,9 @@ func (c *cache) fly(f *flight, ctx context.Context, module perigee.CID, load fun
 		}
 		mark, err = c.make(ctx, module, load)
 	}
+	if err != nil && c.ctx.Err() != nil {
+		err = errClosed
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

@@ -116,7 +116,8 @@ func pathOpen(x *execution, a *arguments) errno {
 	if e != ok {
 		return e
 	}
-	writing := rights&(rightWrite|rightAllocate|rightSetSize) != 0
+	// Go asks for the right to set the size even of what it only reads.
+	writing := rights&(rightWrite|rightAllocate) != 0
 	if p.node == nil {
 		if flags&openCreate == 0 {
 			return eNOENT

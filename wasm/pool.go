@@ -227,13 +227,13 @@ func (p *pool) warm() {
 		return
 	}
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
+	defer p.mu.Unlock()
+	if p.closed || p.runners() > p.size { // others came meanwhile
+		p.drop(w)
 		w.kill()
 		return
 	}
 	p.idle = append(p.idle, w)
-	p.mu.Unlock()
 }
 
 // runners counts the workers for guests. The caller holds the lock.
