@@ -82,7 +82,8 @@ func (c *Client) upload(ctx context.Context, contentType string, r io.Reader, o 
 	k := post("client.Upload", "/v1/data/upload").set("Content-Type", contentType).
 		with("name", o.Name).with("chunker", o.Chunker).with("profile", o.Profile)
 	k.body = io.NopCloser(r) // the caller's to close
-	return out, c.do(ctx, k, &out)
+	err := c.do(ctx, k, &out)
+	return out, err
 }
 
 func (c *Client) addDir(ctx context.Context, dir string, o AddOptions, progress func(Progress)) (Added, error) {
@@ -209,7 +210,8 @@ func (c *Client) Stat(ctx context.Context, path string) (DataInfo, error) {
 	if err != nil {
 		return out, err
 	}
-	return out, c.do(ctx, k, &out)
+	err = c.do(ctx, k, &out)
+	return out, err
 }
 
 // Ls lists the directory at "CID" or "CID/path".
@@ -219,13 +221,15 @@ func (c *Client) Ls(ctx context.Context, path string) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return out, c.do(ctx, k, &out)
+	err = c.do(ctx, k, &out)
+	return out, err
 }
 
 // Pins lists the roots that the node keeps.
 func (c *Client) Pins(ctx context.Context) ([]Pin, error) {
 	var out []Pin
-	return out, c.do(ctx, get("client.Pins", "/v1/data"), &out)
+	err := c.do(ctx, get("client.Pins", "/v1/data"), &out)
+	return out, err
 }
 
 // Pin makes the node fetch what it lacks of a root and keep it. progress may be
@@ -255,11 +259,13 @@ func (c *Client) Verify(ctx context.Context, root perigee.CID, progress func(Pro
 // Holders lists nodes that have a root.
 func (c *Client) Holders(ctx context.Context, root perigee.CID) ([]Holder, error) {
 	var out []Holder
-	return out, c.do(ctx, get("client.Holders", dataPath(root, "holders")), &out)
+	err := c.do(ctx, get("client.Holders", dataPath(root, "holders")), &out)
+	return out, err
 }
 
 // GC removes what nothing keeps or uses.
 func (c *Client) GC(ctx context.Context) (GCReport, error) {
 	var out GCReport
-	return out, c.do(ctx, post("client.GC", "/v1/gc"), &out)
+	err := c.do(ctx, post("client.GC", "/v1/gc"), &out)
+	return out, err
 }

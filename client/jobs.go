@@ -41,7 +41,8 @@ func (c *Client) submit(ctx context.Context, job perigee.Job, key string, wait t
 	if wait > 0 {
 		k = k.with("wait", wait.String())
 	}
-	return out, c.do(ctx, k, &out)
+	err = c.do(ctx, k, &out)
+	return out, err
 }
 
 // Jobs lists the newest jobs first, without executions; limit 0 means the
@@ -52,20 +53,23 @@ func (c *Client) Jobs(ctx context.Context, limit int) ([]perigee.JobStatus, erro
 	if limit > 0 {
 		k = k.with("limit", strconv.Itoa(limit))
 	}
-	return out, c.do(ctx, k, &out)
+	err := c.do(ctx, k, &out)
+	return out, err
 }
 
 // Job tells where a job stands.
 func (c *Client) Job(ctx context.Context, id string) (perigee.JobStatus, error) {
 	var out perigee.JobStatus
-	return out, c.do(ctx, get("client.Job", jobPath(id, "")), &out)
+	err := c.do(ctx, get("client.Job", jobPath(id, "")), &out)
+	return out, err
 }
 
 // Results tells what a finished job left behind. It is Unavailable while the
 // job runs and NotFound when it left nothing.
 func (c *Client) Results(ctx context.Context, id string) (Results, error) {
 	var out Results
-	return out, c.do(ctx, get("client.Results", jobPath(id, "/results")), &out)
+	err := c.do(ctx, get("client.Results", jobPath(id, "/results")), &out)
+	return out, err
 }
 
 // Cancel stops a job.
@@ -80,13 +84,15 @@ func (c *Client) Explain(ctx context.Context, job perigee.Job) (perigee.Explanat
 	if err != nil {
 		return out, err
 	}
-	return out, c.do(ctx, k, &out)
+	err = c.do(ctx, k, &out)
+	return out, err
 }
 
 // ExplainJob says how a job was placed.
 func (c *Client) ExplainJob(ctx context.Context, id string) (perigee.Explanation, error) {
 	var out perigee.Explanation
-	return out, c.do(ctx, get("client.ExplainJob", jobPath(id, "/explain")), &out)
+	err := c.do(ctx, get("client.ExplainJob", jobPath(id, "/explain")), &out)
+	return out, err
 }
 
 // Watch calls fn with the job's present state, then with changes, and returns
