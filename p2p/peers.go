@@ -164,6 +164,17 @@ func (n *Network) OnPeer(fn func(perigee.PeerID)) {
 	}
 }
 
+// Nodes returns the connected Perigee nodes, in no order.
+func (n *Network) Nodes() []perigee.PeerID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]perigee.PeerID, 0, len(n.known))
+	for p := range n.known {
+		out = append(out, asPeerID(p))
+	}
+	return out
+}
+
 func (n *Network) nodeCount() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
