@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/perigee-network/perigee"
 	"github.com/perigee-network/perigee/api"
@@ -125,8 +126,9 @@ func (a dataAPI) Pins(ctx context.Context) ([]client.Pin, error) {
 }
 
 func (a dataAPI) Verify(ctx context.Context, c perigee.CID, progress api.ProgressFunc) (client.VerifyReport, error) {
+	began := time.Now()
 	r, err := a.Store.Verify(ctx, c)
-	out := client.VerifyReport{CID: c, Blocks: r.Blocks, Bytes: r.Bytes, OK: r.OK, Seconds: r.Seconds}
+	out := client.VerifyReport{CID: c, Blocks: r.Blocks, Bytes: r.Bytes, OK: r.OK(), Seconds: time.Since(began).Seconds()}
 	for _, b := range r.Bad {
 		out.Bad = append(out.Bad, client.BadBlock{CID: b.CID, Path: b.Path, Reason: b.Reason})
 	}

@@ -7,7 +7,36 @@ import (
 
 	"github.com/perigee-network/perigee"
 	"github.com/perigee-network/perigee/client"
+	"github.com/perigee-network/perigee/data"
+	"github.com/perigee-network/perigee/p2p"
 )
+
+// openDatasets opens the office of named datasets and connects it to the network.
+func (n *Node) openDatasets(ctx context.Context) error {
+	var topic *p2p.Topic
+	sets, err := data.OpenDatasets(ctx, data.DatasetsConfig{
+		DB: n.db, Node: n.ID(), Account: n.Account(), Sign: n.keys.account.Sign,
+		Call: n.net.Call, Peers: n.net.Nodes, Router: n.net, Log: n.log,
+		Announce: func(ctx context.Context, b []byte) error { return topic.Publish(ctx, b) },
+	})
+	if err != nil {
+		return err
+	}
+	n.onClose(sets.Close)
+	n.datasets = sets
+	if topic, err = n.net.Join(data.TopicDatasets, sets.Validate, sets.Deliver); err != nil {
+		return err
+	}
+	n.net.Handle(data.ProtocolDatasets, func(ctx context.Context, s *p2p.Stream) { sets.Serve(ctx, s.Peer(), s) })
+	n.net.OnPeer(sets.Met)
+	return nil
+}
+
+// requesterData is the content store with the named datasets beside it.
+type requesterData struct {
+	*data.Store
+	*data.Datasets
+}
 
 type datasetsAPI struct{ n *Node }
 
@@ -16,34 +45,28 @@ func (a datasetsAPI) Publish(ctx context.Context, req client.PublishRequest) (pe
 	if err != nil {
 		return perigee.Dataset{}, err
 	}
-	return a.n.publish(ctx, req.Name, parts, req.Join)
+	return dataset(a.n.datasets.Publish(ctx, req.Name, parts, req.Join))
+}
+
+func dataset(d *perigee.Dataset, err error) (perigee.Dataset, error) {
+	if err != nil {
+		return perigee.Dataset{}, err
+	}
+	return *d, nil
 }
 
 func (a datasetsAPI) List(ctx context.Context) ([]client.DatasetSummary, error) {
-	sets, err := a.n.datasetList(ctx)
+	heads, err := a.n.datasets.ListDatasets(ctx)
 	list := []client.DatasetSummary{}
-	for _, d := range sets {
-		s := client.DatasetSummary{Owner: d.Owner, Name: d.Name, Sequence: d.Sequence, Created: time.UnixMilli(d.Created),
-			Parts: len(d.Parts), Join: d.Join}
-		holders := map[perigee.PeerID]bool{}
-		for _, p := range d.Parts {
-			s.Size += p.Size
-			for _, h := range p.Holders {
-				holders[h] = true
-			}
-		}
-		s.Holders = len(holders)
-		list = append(list, s)
+	for _, h := range heads {
+		list = append(list, client.DatasetSummary{Owner: h.Owner, Name: h.Name, Sequence: h.Sequence,
+			Created: time.UnixMilli(h.Created), Parts: h.Count, Size: h.Size, Holders: h.Holders, Join: h.Join})
 	}
 	return list, err
 }
 
 func (a datasetsAPI) Show(ctx context.Context, owner, name string) (perigee.Dataset, error) {
-	d, err := a.n.data.LookupDataset(ctx, owner+"/"+name)
-	if err != nil {
-		return perigee.Dataset{}, err
-	}
-	return *d, nil
+	return dataset(a.n.datasets.LookupDataset(ctx, owner+"/"+name))
 }
 
 func (a datasetsAPI) Join(ctx context.Context, owner, name string, roots []client.DatasetRoot) (perigee.Dataset, error) {
@@ -51,7 +74,7 @@ func (a datasetsAPI) Join(ctx context.Context, owner, name string, roots []clien
 	if err != nil {
 		return perigee.Dataset{}, err
 	}
-	return a.n.joinDataset(ctx, owner+"/"+name, parts)
+	return dataset(a.n.datasets.JoinDataset(ctx, owner+"/"+name, parts))
 }
 
 // parts turns roots into a dataset's parts: a directory stands for its files.
@@ -71,7 +94,7 @@ func (a datasetsAPI) parts(ctx context.Context, roots []client.DatasetRoot) ([]p
 			return nil, perigee.E("node.Publish", perigee.Invalid, "this node holds %s of the %s of %s; pin it here first: perigee data pin %s",
 				perigee.Size(info.Local), perigee.Size(info.Size), r.CID, r.CID)
 		}
-		if info.Kind == perigee.KindFile {
+		if info.Kind == client.KindFile {
 			if r.Path == "" {
 				return nil, perigee.E("node.Publish", perigee.Invalid, "%s is a file: it needs a path within the dataset", r.CID)
 			}

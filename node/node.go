@@ -38,6 +38,7 @@ type Node struct {
 	db        db.DB
 	net       *p2p.Network
 	data      *data.Store
+	datasets  *data.Datasets
 	engine    *wasm.Engine
 	provider  *provider.Provider // nil: gives nothing
 	offers    *requester.Offers
@@ -192,7 +193,7 @@ func (n *Node) openRequester(context.Context) (err error) {
 	n.offers = requester.NewOffers()
 	self := n.keys.node.Peer()
 	n.requester, err = requester.New(requester.Config{
-		Peer: self, Sign: n.keys.node.Sign, DB: n.db, Data: requesterData{n.data, n}, Offers: n.offers,
+		Peer: self, Sign: n.keys.node.Sign, DB: n.db, Data: requesterData{n.data, n.datasets}, Offers: n.offers,
 		Engine: wasm.Version, Log: n.log,
 		Dial: func(id perigee.PeerID) requester.Provider {
 			if id == self && n.provider != nil {
