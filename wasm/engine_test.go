@@ -21,7 +21,15 @@ func TestMain(m *testing.M) {
 	if IsWorker() {
 		os.Exit(WorkerMain())
 	}
-	os.Exit(m.Run())
+	if part := os.Getenv(envPart); part != "" {
+		os.Exit(playPart(part))
+	}
+	code := m.Run()
+	if e, err := shared(); err == nil {
+		e.Close()
+		os.RemoveAll(e.config.CacheDir)
+	}
+	os.Exit(code)
 }
 
 var plenty = perigee.Limits{Memory: 512 << 20, Fuel: 1e12, Disk: 1 << 30, Files: 10000}

@@ -42,7 +42,16 @@ func newEngine() *wasmtime.Engine {
 // guestStore is a wasmtime store with the memory of its guest.
 type guestStore struct {
 	*wasmtime.Store
-	mem *wasmtime.Memory
+	mem     *wasmtime.Memory
+	refused *wasmtime.Global // see rewriteGrow; nil if there is none
+}
+
+// refusedPages returns how many pages of memory the guest was last refused.
+func (s *guestStore) refusedPages() uint32 {
+	if s.refused == nil {
+		return 0
+	}
+	return uint32(s.refused.Get(s.Store).I32())
 }
 
 func newGuestStore(engine *wasmtime.Engine, req *runRequest) *guestStore {
@@ -84,13 +93,17 @@ func (s *guestStore) fuel() uint64 {
 func (s *guestStore) setFuel(n uint64) { s.SetFuel(n) }
 
 // verdict says what the end of a guest means: nil when it ended by itself.
-func (x *execution) verdict(err error, r *runResult) *perigee.Fault {
+// Pages is how much memory it was last refused.
+func (x *execution) verdict(err error, pages uint32, r *runResult) *perigee.Fault {
 	switch {
 	case x.stop != nil:
 		return x.stop
 	case x.exited:
 		r.ExitCode = x.exitCode
-		return nil
+		if x.exitCode != 0 && x.refused(pages) {
+			x.haltMemory("ended with exit code %d", x.exitCode)
+		}
+		return x.stop
 	case err == nil:
 		return nil
 	}
@@ -105,6 +118,8 @@ func (x *execution) verdict(err error, r *runResult) *perigee.Fault {
 		x.haltFuel()
 	case code != nil && *code == wasmtime.StackOverflow:
 		x.halt(perigee.Exhausted, "stack limit %s reached: the program's calls are nested too deeply%s", sizeOf(StackLimit), where(trap))
+	case x.refused(pages):
+		x.haltMemory("trapped: %s%s", reason(trap), where(trap))
 	default:
 		hint := ""
 		if code != nil && *code == wasmtime.MemoryOutOfBounds {
@@ -115,10 +130,27 @@ func (x *execution) verdict(err error, r *runResult) *perigee.Fault {
 	return x.stop
 }
 
-// reason returns what a trap's message says last: the cause.
+// refused reports whether the memory limit, and not the module's own maximum,
+// kept the guest from having so many pages.
+func (x *execution) refused(pages uint32) bool {
+	return int64(pages)*pageSize > x.req.Memory
+}
+
+func (x *execution) haltMemory(format string, args ...any) {
+	x.halt(perigee.Exhausted, "memory limit %s reached: the program was refused more and then %s; raise resources.memory",
+		sizeOf(x.req.Memory), fmt.Sprintf(format, args...))
+}
+
+// pageSize is that of WebAssembly memories.
+const pageSize = 64 << 10
+
+// reason returns the cause of a trap, which stands last in its message.
 func reason(t *wasmtime.Trap) string {
-	lines := strings.Split(strings.TrimSpace(t.Message()), "\n")
-	return strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-1]), "wasm trap: ")
+	msg := strings.TrimSpace(t.Message())
+	if i := strings.LastIndex(msg, "wasm trap: "); i >= 0 {
+		return firstLine(msg[i+len("wasm trap: "):])
+	}
+	return strings.TrimSpace(msg[strings.LastIndexByte(msg, '\n')+1:])
 }
 
 // where names the function that trapped, if the module says.
@@ -141,7 +173,7 @@ func firstLine(s string) string {
 func memoryFloor(m *wasmtime.Module) int64 {
 	for _, e := range m.Exports() {
 		if t := e.Type().MemoryType(); t != nil {
-			return int64(t.Minimum()) * 65536
+			return int64(t.Minimum()) * pageSize
 		}
 	}
 	return 0
@@ -149,7 +181,14 @@ func memoryFloor(m *wasmtime.Module) int64 {
 
 // compileModule checks and compiles a module's binary.
 func compileModule(engine *wasmtime.Engine, binary []byte) ([]byte, *perigee.Fault) {
-	module, err := wasmtime.NewModule(engine, binary)
+	var module *wasmtime.Module
+	rewritten, err := rewriteGrow(binary)
+	if err == nil {
+		module, err = wasmtime.NewModule(engine, rewritten)
+	}
+	if err != nil { // nothing to rewrite, or an error that must speak of the original
+		module, err = wasmtime.NewModule(engine, binary)
+	}
 	if err != nil {
 		return nil, &perigee.Fault{Kind: perigee.Invalid, Message: "the module cannot be compiled: " + compileReason(err)}
 	}

@@ -173,7 +173,7 @@ func (w *worker) execute(x *execution) (*runResult, *perigee.Fault) {
 	x.guest, w.current, w.store = store, x, store
 	result.Ran = true
 	err = w.invoke(store, m.module)
-	fault := x.verdict(err, result)
+	fault := x.verdict(err, store.refusedPages(), result)
 	result.PeakMemory = int64(len(store.memory()))
 	result.Fuel = x.fuelUsed()
 	if result.Fuel > x.req.Fuel || result.Fuel < 0 {
@@ -195,6 +195,14 @@ func (w *worker) invoke(store *guestStore, module *wasmtime.Module) error {
 	instance, err := w.linker.Instantiate(store.Store, module)
 	if err != nil {
 		return err
+	}
+	if e := instance.GetExport(store.Store, refusedGlobal); e != nil && e.Global() != nil {
+		if e.Global().Type(store.Store).Content().Kind() == wasmtime.KindI32 { // ours, not the guest's
+			store.refused = e.Global()
+		}
+	}
+	if e := instance.GetExport(store.Store, "memory"); e != nil && store.mem == nil {
+		store.mem = e.Memory()
 	}
 	start := instance.GetFunc(store.Store, "_start")
 	if start == nil {
