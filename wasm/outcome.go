@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"path"
+	"slices"
 	"sort"
 	"time"
 
@@ -57,7 +59,7 @@ func (o *Outcome) Entry(path string) *OutEntry {
 // outEntry checks what a worker said about an entry and makes it readable.
 func outEntry(m entryMessage, spill *os.File) (OutEntry, error) {
 	e := OutEntry{Path: m.Path, Kind: perigee.FileKind(m.Kind), Size: m.Size, Target: m.Target}
-	if !validGuestPath("/" + m.Path) {
+	if m.Path == "" || !validGuestPath("/"+m.Path) {
 		return e, errFrame
 	}
 	switch e.Kind {
@@ -99,6 +101,33 @@ func outEntry(m entryMessage, spill *os.File) (OutEntry, error) {
 		return io.NopCloser(io.MultiReader(readers...)), nil
 	}
 	return e, nil
+}
+
+// coherent reports whether entries, sorted by path, are the standard streams and
+// trees below outputs in which everything lies in a directory.
+func coherent(entries []OutEntry, outputs []string) bool {
+	kinds := make(map[string]perigee.FileKind, len(entries))
+	for _, e := range entries {
+		if kinds[e.Path] != 0 {
+			return false // named twice
+		}
+		kinds[e.Path] = e.Kind
+	}
+	for _, e := range entries {
+		switch {
+		case e.Path == "stdout" || e.Path == "stderr":
+			if e.Kind != perigee.KindFile {
+				return false
+			}
+		case slices.Contains(outputs, "/"+e.Path):
+			if e.Kind != perigee.KindDir {
+				return false
+			}
+		case kinds[path.Dir(e.Path)] != perigee.KindDir:
+			return false
+		}
+	}
+	return kinds["stdout"] != 0 && kinds["stderr"] != 0
 }
 
 // zeroes is an endless reader of zeroes: a hole in a sparse file.

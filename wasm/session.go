@@ -79,10 +79,8 @@ func (s *session) finish(r *runResult, wall time.Duration) (*Outcome, error) {
 		return nil, fault.Err("wasm.Run")
 	}
 	sort.Slice(s.entries, func(i, j int) bool { return s.entries[i].Path < s.entries[j].Path })
-	for i := 1; i < len(s.entries); i++ {
-		if s.entries[i].Path == s.entries[i-1].Path {
-			return nil, perigee.E("wasm.Run", perigee.Unavailable, "the worker named an output twice")
-		}
+	if !coherent(s.entries, s.task.Outputs) {
+		return nil, perigee.E("wasm.Run", perigee.Unavailable, "the worker named outputs that cannot be")
 	}
 	o := &Outcome{ExitCode: int(r.ExitCode), Fuel: r.Fuel, Entries: s.entries, BytesRead: r.BytesRead,
 		CPU: time.Duration(r.CPU), Wall: wall, PeakMemory: r.PeakMemory, spill: s.spill}
@@ -105,9 +103,6 @@ func (s *session) rest(o *Outcome) error {
 		fn   func([]byte)
 	}{{"stdout", s.task.Stdout}, {"stderr", s.task.Stderr}} {
 		entry := o.Entry(stream.name)
-		if entry == nil || entry.Kind != perigee.KindFile {
-			return errFrame
-		}
 		if stream.fn == nil || entry.Size <= s.live[i] {
 			continue
 		}
