@@ -12,16 +12,17 @@ import (
 	"github.com/perigee-network/perigee/client"
 )
 
-// root is the CID in a request's path.
-type root struct {
+// Root is the CID in a request's path. It is exported because huma reads the
+// parameters of exported embedded fields only.
+type Root struct {
 	CID string `path:"cid" maxLength:"512" doc:"CID of a file, directory or block"`
 }
 
-func (r *root) parse() (perigee.CID, error) { return perigee.ParseCID(r.CID) }
+func (r *Root) parse() (perigee.CID, error) { return perigee.ParseCID(r.CID) }
 
 // below is a CID and, optionally, a path below it.
 type below struct {
-	root
+	Root
 	Path string `query:"path" maxLength:"4096" doc:"path below the CID; default the CID itself"`
 }
 
@@ -110,7 +111,7 @@ func (s *Server) routeData() {
 			return &body[[]client.Entry]{entriesOf(list)}, err
 		})
 	route(s, op("Holders", http.MethodGet, "/v1/data/{cid}/holders", "data", "Nodes that have a root", ""),
-		func(ctx context.Context, in *root) (*body[[]client.Holder], error) {
+		func(ctx context.Context, in *Root) (*body[[]client.Holder], error) {
 			c, err := in.parse()
 			if err != nil {
 				return nil, err
@@ -132,7 +133,7 @@ func entriesOf(list []perigee.TreeEntry) []client.Entry {
 func (s *Server) routeKeeping() {
 	d := s.cfg.Data
 	route(s, op("Pin", http.MethodPost, "/v1/data/{cid}/pin", "data", "Fetch what is missing of a root and keep it", ""),
-		func(ctx context.Context, in *root) (*huma.StreamResponse, error) {
+		func(ctx context.Context, in *Root) (*huma.StreamResponse, error) {
 			c, err := in.parse()
 			if err != nil {
 				return nil, err
@@ -153,7 +154,7 @@ func (s *Server) routeKeeping() {
 		{"Remove", "rm", "Drop a root and what only it kept", d.Remove},
 	} {
 		route(s, op(ch.id, http.MethodPost, "/v1/data/{cid}/"+ch.verb, "data", ch.summary, ""),
-			func(ctx context.Context, in *root) (*none, error) {
+			func(ctx context.Context, in *Root) (*none, error) {
 				c, err := in.parse()
 				if err != nil {
 					return nil, err
@@ -162,7 +163,7 @@ func (s *Server) routeKeeping() {
 			})
 	}
 	route(s, op("Verify", http.MethodPost, "/v1/data/{cid}/verify", "data", "Check every byte below a root against its CID", ""),
-		func(ctx context.Context, in *root) (*huma.StreamResponse, error) {
+		func(ctx context.Context, in *Root) (*huma.StreamResponse, error) {
 			c, err := in.parse()
 			if err != nil {
 				return nil, err

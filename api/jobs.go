@@ -17,8 +17,8 @@ const (
 	maxJobList = 1000
 )
 
-// jobID is a job in a request's path.
-type jobID struct {
+// JobID is a job in a request's path; exported as Root is.
+type JobID struct {
 	ID string `path:"id" maxLength:"128" doc:"the job's ID"`
 }
 
@@ -58,9 +58,11 @@ func (s *Server) routeJobs() {
 			return answer(jobs.List(ctx, min(in.Limit, maxJobList)))
 		})
 	route(s, op("Job", http.MethodGet, "/v1/jobs/{id}", "jobs", "Where a job stands", ""),
-		func(ctx context.Context, in *jobID) (*body[perigee.JobStatus], error) { return answer(jobs.Get(ctx, in.ID)) })
+		func(ctx context.Context, in *JobID) (*body[perigee.JobStatus], error) {
+			return answer(jobs.Get(ctx, in.ID))
+		})
 	route(s, op("Results", http.MethodGet, "/v1/jobs/{id}/results", "jobs", "What a job left behind", "Unavailable while the job runs."),
-		func(ctx context.Context, in *jobID) (*body[client.Results], error) {
+		func(ctx context.Context, in *JobID) (*body[client.Results], error) {
 			st, err := jobs.Get(ctx, in.ID)
 			if err != nil {
 				return nil, err
@@ -68,7 +70,7 @@ func (s *Server) routeJobs() {
 			return answer(resultsOf(&st))
 		})
 	route(s, op("Cancel", http.MethodPost, "/v1/jobs/{id}/cancel", "jobs", "Stop a job", "Cancelling a finished job changes nothing."),
-		func(ctx context.Context, in *jobID) (*none, error) { return &none{}, jobs.Cancel(ctx, in.ID) })
+		func(ctx context.Context, in *JobID) (*none, error) { return &none{}, jobs.Cancel(ctx, in.ID) })
 	route(s, jobOp("Explain", "/v1/explain", "How a job would be placed, and why", "Nothing runs."),
 		func(ctx context.Context, in *jobBody) (*body[perigee.Explanation], error) {
 			job, err := in.parse()
@@ -78,7 +80,7 @@ func (s *Server) routeJobs() {
 			return answer(jobs.Explain(ctx, job))
 		})
 	route(s, op("ExplainJob", http.MethodGet, "/v1/jobs/{id}/explain", "jobs", "How a job was placed, and why", ""),
-		func(ctx context.Context, in *jobID) (*body[perigee.Explanation], error) {
+		func(ctx context.Context, in *JobID) (*body[perigee.Explanation], error) {
 			return answer(jobs.ExplainJob(ctx, in.ID))
 		})
 }

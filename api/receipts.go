@@ -12,7 +12,7 @@ import (
 // routeReceipts serves receipts, which are blocks like any other.
 func (s *Server) routeReceipts() {
 	route(s, op("Receipt", http.MethodGet, "/v1/receipts/{cid}", "receipts", "A receipt", "With whether it is valid."),
-		func(ctx context.Context, in *root) (*body[client.ReceiptReport], error) {
+		func(ctx context.Context, in *Root) (*body[client.ReceiptReport], error) {
 			c, err := in.parse()
 			if err != nil {
 				return nil, err

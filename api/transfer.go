@@ -50,7 +50,7 @@ func (s *Server) routeTransfer() {
 			return &body[client.Imported]{client.Imported{Roots: roots}}, err
 		})
 	route(s, op("ExportCAR", http.MethodGet, "/v1/data/{cid}/car", "data", "All blocks below a root as a CAR", ""),
-		func(ctx context.Context, in *root) (*huma.StreamResponse, error) {
+		func(ctx context.Context, in *Root) (*huma.StreamResponse, error) {
 			c, err := in.parse()
 			if err != nil {
 				return nil, err

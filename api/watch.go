@@ -14,7 +14,7 @@ import (
 // routeWatch serves the streams of a job.
 func (s *Server) routeWatch() {
 	type watch struct {
-		jobID
+		JobID
 		Brief bool `query:"brief" doc:"leave the executions out, except from the final event"`
 	}
 	route(s, op("Watch", http.MethodGet, "/v1/jobs/{id}/events", "jobs", "Follow a job until it is finished",
@@ -37,7 +37,7 @@ func (s *Server) routeWatch() {
 		})
 
 	type logs struct {
-		jobID
+		JobID
 		Follow bool `query:"follow" doc:"go on until the job is finished"`
 	}
 	route(s, op("Logs", http.MethodGet, "/v1/jobs/{id}/logs", "jobs", "What a job's programs wrote",

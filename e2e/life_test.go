@@ -27,10 +27,10 @@ func tree(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// program builds a C program of testdata and returns the module's path.
+// program builds a C program and returns the module's path.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	return wasmtest.BuildC(t, filepath.Join("testdata", name+".c"))
+	return wasmtest.C(t, name)
 }
 
 // someFiles are n files of a few kilobytes, each of its own.

@@ -286,7 +286,7 @@ func (u *run) patience(plan schedule.Plan) time.Duration {
 func refusedForGood(plan schedule.Plan) bool {
 	for _, c := range plan.Explanation.Candidates {
 		switch c.Rule {
-		case "region", "exclude", "engine", "resources", "price", "transfer", "class":
+		case "region", "exclude", "engine", "resources", "price", "transfer":
 		default:
 			return false
 		}

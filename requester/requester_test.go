@@ -127,14 +127,14 @@ func files(t *testing.T, n int) string {
 	return dir
 }
 
-func (b *bench) catJob(n int) perigee.Job {
-	return perigee.Job{Wasm: &perigee.Wasm{Module: b.add(wasmtest.C(b.t, "cat")), Args: []string{"/in"}},
+func (b *bench) spinJob(n int) perigee.Job {
+	return perigee.Job{Wasm: &perigee.Wasm{Module: b.add(wasmtest.C(b.t, "spin")), Args: []string{"/in"}},
 		Inputs: []perigee.Input{{Source: b.add(files(b.t, n)), Split: "file"}}}
 }
 
 func TestSubmitIsIdempotentUnderAKey(t *testing.T) {
 	b := newBench(t)
-	job := b.catJob(1)
+	job := b.spinJob(1)
 	first, err := b.Submit(t.Context(), job, "k")
 	require.NoError(t, err)
 	again, err := b.Submit(t.Context(), job, "k")
@@ -148,7 +148,7 @@ func TestSubmitIsIdempotentUnderAKey(t *testing.T) {
 
 func TestCompletesAndReuses(t *testing.T) {
 	b := newBench(t)
-	job := b.catJob(3)
+	job := b.spinJob(3)
 	st := b.run(job)
 	require.Equal(t, perigee.JobCompleted, st.State, "%+v", st.Error)
 	require.Equal(t, 3, st.Done)
@@ -161,7 +161,7 @@ func TestCompletesAndReuses(t *testing.T) {
 
 func TestJobsResumeAfterARestart(t *testing.T) {
 	b := newBench(t)
-	id, err := b.Submit(t.Context(), b.catJob(8), "")
+	id, err := b.Submit(t.Context(), b.spinJob(8), "")
 	require.NoError(t, err)
 	require.NoError(t, b.Requester.Close())
 	b.open()
@@ -188,7 +188,7 @@ func TestFailuresSayWhy(t *testing.T) {
 		kind perigee.Kind
 		text string
 	}{
-		{"no module", perigee.Job{Wasm: &perigee.Wasm{Module: b.add(text)}}, perigee.Invalid, "not a WebAssembly"},
+		{"no module", perigee.Job{Wasm: &perigee.Wasm{Module: b.add(text)}}, perigee.Invalid, "not WebAssembly"},
 		{"absent input", perigee.Job{Wasm: &perigee.Wasm{Module: hello}, Inputs: []perigee.Input{{Source: absent}}}, "", absent},
 		{"exit code", perigee.Job{Wasm: &perigee.Wasm{Module: b.add(wasmtest.C(t, "exit")), Args: []string{"9"}}}, perigee.Invalid, "exit code 9"},
 		{"region", perigee.Job{Wasm: &perigee.Wasm{Module: hello}, Placement: perigee.Placement{Regions: []string{"US"}}}, perigee.Refused, "region"},
@@ -222,7 +222,7 @@ func TestCancel(t *testing.T) {
 
 func TestLogsAreWhole(t *testing.T) {
 	b := newBench(t)
-	job := b.catJob(4)
+	job := b.spinJob(4)
 	job.StreamLogs = true
 	id, err := b.Submit(t.Context(), job, "")
 	require.NoError(t, err)
@@ -237,7 +237,7 @@ func TestLogsAreWhole(t *testing.T) {
 	for i, s := range got {
 		require.NotEmpty(t, s, i)
 	}
-	var later map[int]string = map[int]string{}
+	later := map[int]string{}
 	require.NoError(t, b.Logs(t.Context(), id, false, func(c requester.LogChunk) error {
 		later[c.Part] += string(c.Data)
 		return nil
@@ -247,7 +247,7 @@ func TestLogsAreWhole(t *testing.T) {
 
 func TestExplainNamesTheRule(t *testing.T) {
 	b := newBench(t)
-	job := b.catJob(2)
+	job := b.spinJob(2)
 	x, err := b.Explain(t.Context(), job)
 	require.NoError(t, err)
 	require.Equal(t, 2, x.Candidates[0].Assigned)

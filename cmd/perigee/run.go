@@ -282,7 +282,7 @@ func (a *app) finish(ctx context.Context, c *client.Client, st perigee.JobStatus
 			return err
 		}
 	}
-	if st.State != perigee.JobCompleted {
+	if st.State != perigee.JobCompleted && st.ExitCode == 0 {
 		return jobError(&st)
 	}
 	if dest != "" {
