@@ -70,7 +70,8 @@ func sampleRecords(t testing.TB) map[string]any {
 	dataset := &Dataset{Owner: testAccount(1), Name: "flights", Sequence: 7, Created: 1_700_000_000_000, Node: testPeer(1), Join: "any",
 		Parts: []DatasetPart{{Path: "2001-01.csv", CID: cid, Size: 77, Holders: []PeerID{testPeer(2)}, By: testAccount(2)}}}
 	join := &DatasetJoin{Owner: testAccount(1), Name: "flights", Account: testAccount(2), Node: testPeer(2), Created: 1_700_000_000_000, Parts: dataset.Parts}
-	for i, r := range map[byte][]Signed{1: {lease, dataset}, 2: {offer, bid, refusal, join}} {
+	head := &DatasetHead{Owner: testAccount(1), Name: "flights", Sequence: 7, Created: 1_700_000_000_000, Node: testPeer(1), Join: "any", Count: 1, Size: 77, Holders: 1, Chunks: []CID{SumCID(CodecDagCBOR, nil)}}
+	for i, r := range map[byte][]Signed{1: {lease, dataset, head}, 2: {offer, bid, refusal, join}} {
 		for _, s := range r {
 			require.NoError(t, Sign(s, signer(i)))
 		}
@@ -78,7 +79,7 @@ func sampleRecords(t testing.TB) map[string]any {
 	return map[string]any{
 		"part": samplePart(), "offer": offer, "bid request": request, "bid": bid, "refused bid": refusal, "lease": lease,
 		"lease answer": &LeaseAnswer{Signature: lease.Signature}, "refused lease": &LeaseAnswer{Refusal: &Fault{Kind: Refused, Message: "no"}},
-		"receipt": sampleReceipt(t), "dataset": dataset, "dataset join": join,
+		"receipt": sampleReceipt(t), "dataset": dataset, "dataset head": head, "dataset join": join,
 		"watch request": &WatchRequest{Job: "job", Executions: []string{"a", "b"}},
 		"event":         &Event{Kind: EventState, Execution: "a", State: ExecFailed, Fault: &Fault{Kind: Exhausted, Message: "fuel"}, Stream: 2, Offset: 1 << 33, Data: []byte{0, 255}},
 		"beat":          &Event{Kind: EventBeat}, "cancel request": &CancelRequest{Job: "job", Executions: []string{"a"}, Release: true}, "cancel answer": &CancelAnswer{Count: 3},
@@ -305,6 +306,8 @@ func fuzzDecode[T any](f *testing.F) {
 		case *Receipt:
 			_ = v.Check()
 			_ = v.Part.Validate()
+		case *DatasetHead:
+			_ = v.Check()
 		case *Lease:
 			for _, e := range v.Executions {
 				_ = e.Part.Validate()

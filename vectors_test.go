@@ -59,6 +59,7 @@ var vectorRecords = map[string]string{
 	"cancel answer":  "bafyreiagl5mnb2bozqcy6bzkqrmqgdtnotwvt23kf73fyleksvxhcyq2wy",
 	"cancel request": "bafyreifni5w23dvgkfhw2ziaebbgbnkpjl44q5lppcyv7fb27eheg2bgzm",
 	"dataset":        "bafyreih7jonxppsz3jv7vqae3do4ygeryptkq4klij5o7cbioramjkbyui",
+	"dataset head":   "bafyreianxovrpz2xocwyhcqtrjyiwflrfgqpmvu7bdbjsfekdkmpkf67aq",
 	"dataset join":   "bafyreibgdyydewfoldtpjianmfpqizek66hxfjpqe2hjj5ndd2yf3cl7oq",
 	"event":          "bafyreiervx5ty6hcjjlco6zyrugjmmd7dn3dkgewth3hysw36jqe3gcmqy",
 	"lease":          "bafyreia6lni7tcdpgcy7cvs3nxlrue3grpmlzl422eu5syqwqviqjwa5mq",
