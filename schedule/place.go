@@ -162,7 +162,7 @@ func newBoard(p Problem) *board {
 	for i, part := range p.Parts {
 		part.Bytes = max(part.Bytes, 0)
 		n := &need{PartNeed: part, copies: min(max(part.Copies, 1), perigee.MaxCopies)}
-		if n.run = p.PartSeconds; !(n.run > 0) {
+		if n.run = p.PartSeconds; !(n.run > 0) || math.IsInf(n.run, 0) {
 			n.run = startSeconds + float64(part.Bytes)/scanBytesPerSecond
 		}
 		total += n.run
