@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/perigee-network/perigee"
 )
@@ -15,7 +16,7 @@ type board struct {
 	terminal bool
 	names    map[perigee.PeerID]string
 	nodes    []NodeReport
-	drawn    bool
+	drawn    string          // what is on the terminal now
 	told     map[string]bool // executions already told as lines
 }
 
@@ -70,6 +71,7 @@ const barWidth = 24
 func (b *board) bars(s perigee.JobStatus) {
 	type count struct {
 		all, done, running int
+		longest            time.Duration // of those that run
 		merge              string
 	}
 	counts := map[perigee.PeerID]*count{}
@@ -82,20 +84,20 @@ func (b *board) bars(s perigee.JobStatus) {
 		case c == nil:
 		case e.Merge:
 			c.merge = "merge " + string(e.State)
+			if e.State == perigee.ExecRunning {
+				c.merge += fmt.Sprintf(" for %.1f s", runningFor(e).Seconds())
+			}
 		default:
 			c.all++
 			if e.State == perigee.ExecCompleted {
 				c.done++
 			} else if e.State == perigee.ExecRunning {
 				c.running++
+				c.longest = max(c.longest, runningFor(e))
 			}
 		}
 	}
 	var out strings.Builder
-	if b.drawn {
-		fmt.Fprintf(&out, "\x1b[%dA", len(b.nodes)) // to the first line of the board
-	}
-	b.drawn = true
 	for _, n := range b.nodes {
 		c := counts[n.Peer]
 		filled := 0
@@ -104,12 +106,29 @@ func (b *board) bars(s perigee.JobStatus) {
 		}
 		fmt.Fprintf(&out, "%-7s [%s%s] %d/%d parts", n.Name, strings.Repeat("#", filled), strings.Repeat(".", barWidth-filled), c.done, c.all)
 		if c.running > 0 {
-			fmt.Fprintf(&out, ", %d running", c.running)
+			fmt.Fprintf(&out, ", %d running for %.1f s", c.running, c.longest.Seconds())
 		}
 		if c.merge != "" {
 			out.WriteString(", " + c.merge)
 		}
 		out.WriteString("\x1b[K\n") // clears what a longer line left
 	}
-	_, _ = io.WriteString(b.w, out.String()) // progress is a courtesy
+	text := out.String()
+	if text == b.drawn {
+		return
+	}
+	if b.drawn != "" {
+		fmt.Fprintf(b.w, "\x1b[%dA", len(b.nodes)) // to the first line of the board
+	}
+	b.drawn = text
+	_, _ = io.WriteString(b.w, text) // progress is a courtesy
+}
+
+// runningFor is how long an execution runs by now; its start may be by the
+// clock of another machine.
+func runningFor(e perigee.ExecutionStatus) time.Duration {
+	if e.Started == nil {
+		return 0
+	}
+	return max(time.Since(*e.Started), 0)
 }

@@ -61,6 +61,9 @@ func (d *run) job(ctx context.Context) (perigee.Job, error) {
 		Outputs:   []string{"/out"},
 		Merge:     &perigee.Wasm{Module: cids["flightsmerge"], Args: []string{"/parts", "/out"}},
 		Resources: perigee.Resources{Memory: 256 << 20, Timeout: perigee.Duration(2 * time.Minute)},
+		// What the demo promises is also a rule of the job: a part that would
+		// have to move waits for the node that holds it.
+		Placement: perigee.Placement{MaxTransfer: perigee.Size(maxMoved * float64(d.input))},
 		Retention: perigee.Duration(time.Hour),
 	}, nil
 }
