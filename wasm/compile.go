@@ -46,6 +46,11 @@ type fileMark struct {
 	changed time.Time
 }
 
+// loadError is a failure to load a module, which says nothing about the module.
+type loadError struct{ error }
+
+func (e *loadError) Unwrap() error { return e.error }
+
 type flight struct {
 	done chan struct{}
 	err  error
@@ -131,7 +136,7 @@ func (c *cache) fly(f *flight, ctx context.Context, module perigee.CID, load fun
 	switch {
 	case err == nil:
 		c.known[module] = mark
-	case errors.Is(err, perigee.Invalid):
+	case errors.Is(err, perigee.Invalid) && !errors.As(err, new(*loadError)):
 		if len(c.refused) >= refusalsKept {
 			clear(c.refused)
 		}
@@ -196,7 +201,7 @@ func (c *cache) fetch(ctx context.Context, load func(context.Context) (io.ReadCl
 	}
 	r, err := load(ctx)
 	if err != nil {
-		return nil, 0, perigee.E("wasm.Check", perigee.KindOf(err), err, "cannot load the module")
+		return nil, 0, perigee.E("wasm.Check", perigee.KindOf(err), &loadError{err}, "cannot load the module")
 	}
 	defer r.Close()
 	f, err := unnamedFile(c.dir)
@@ -214,7 +219,7 @@ func (c *cache) fetch(ctx context.Context, load func(context.Context) (io.ReadCl
 		if kind == perigee.Internal {
 			kind = perigee.Unavailable
 		}
-		return nil, 0, perigee.E("wasm.Check", kind, err, "cannot load the module")
+		return nil, 0, perigee.E("wasm.Check", kind, &loadError{err}, "cannot load the module")
 	}
 	head := make([]byte, 64)
 	n, _ := f.ReadAt(head, 0)

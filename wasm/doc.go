@@ -50,6 +50,10 @@ const (
 	// MaxPath bounds the bytes of a path the guest passes; more is ENAMETOOLONG.
 	MaxPath = 4096
 
+	// PathFuel is charged for a function that takes a path, besides
+	// HostCallFuel: finding a file may mean asking the node.
+	PathFuel = 9000
+
 	maxTableElements = 4 << 20
 	maxIovecs        = 1024
 	maxSubscriptions = 4096
@@ -58,6 +62,7 @@ const (
 
 // Bounds that no guest can observe.
 const (
+	maxStrings    = 1 << 20   // bytes of arguments and environment
 	maxModule     = 256 << 20 // bytes of a module's binary
 	maxExtent     = 4 << 20   // bytes of one verified run; IPFS blocks have at most 2 MiB
 	maxExtents    = 4 << 20   // runs of one file

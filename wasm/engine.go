@@ -205,6 +205,13 @@ func request(t *Task) (*runRequest, error) {
 		}
 		req.Env = append(req.Env, k+"="+v)
 	}
+	total := 0
+	for _, s := range append(req.Args, req.Env...) {
+		total += len(s) + 1
+	}
+	if total > maxStrings {
+		return bad("arguments and environment together have %d bytes, the most is %s; put the data into an input", total, sizeOf(maxStrings))
+	}
 	if req.Workdir == "" {
 		req.Workdir = "/"
 	}

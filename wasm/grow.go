@@ -245,7 +245,10 @@ func rewriteCode(code []byte, function, global uint32) (out []byte, found bool, 
 	grow := []byte{1, 1, 0x7f, // one more local
 		0x20, 0, 0x40, 0, 0x22, 1, // local.get 0, memory.grow, local.tee 1
 		0x41, 0x7f, 0x46, 0x04, 0x40, // i32.const -1, i32.eq, if
-		0x3f, 0, 0x20, 0, 0x6a, 0x24} // memory.size, local.get 0, i32.add, global.set
+		0x20, 0, 0x41, 0x80, 0x80, 0x04, 0x4b, 0x04, 0x7f, // local.get 0, i32.const 65536, i32.gt_u, if (result i32)
+		0x41, 0x80, 0x80, 0x08, 0x05, // i32.const 131072: more than there can be, else
+		0x3f, 0, 0x20, 0, 0x6a, 0x0b, // memory.size, local.get 0, i32.add, end
+		0x24} // global.set
 	grow = appendU32(grow, global)
 	grow = append(grow, 0x0b, 0x20, 1, 0x0b) // end, local.get 1, end
 	out = appendU32(out, uint32(len(grow)))

@@ -12,14 +12,11 @@ const (
 	openDirectory = 2
 	openExclusive = 4
 	openTruncate  = 8
-	// pathFuel is charged for a path function besides HostCallFuel: finding a
-	// file may mean asking the node.
-	pathFuel = 9000
 )
 
 // lookup follows the path argument at ptr from the directory fd.
 func (x *execution) lookup(fd, ptr, n uint32, follow bool) (place, errno) {
-	if x.charge(pathFuel); x.stopped() {
+	if x.charge(PathFuel); x.stopped() {
 		return place{}, eIO
 	}
 	dir, e := x.dir(fd)

@@ -87,6 +87,16 @@ func (p *blockPool) put(b []byte) {
 	}
 }
 
+// trim leaves a few buffers for the next execution.
+func (p *blockPool) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) > blocksAhead+2 {
+		clear(p.free[blocksAhead+2:])
+		p.free = p.free[:blocksAhead+2]
+	}
+}
+
 // open asks for the extents of a file.
 func (in *inputs) open(mount int, name string) (*inputFile, *inputFault) {
 	f := &inputFile{mount: mount, name: name}

@@ -14,7 +14,7 @@ import (
 )
 
 // engineSettings says what newEngine sets, for the names of cached files.
-const engineSettings = "fuel simd relaxed-simd-deterministic no-threads no-memory64 no-multi-memory no-gc stack=2097152 speed grow-1"
+const engineSettings = "fuel simd relaxed-simd-deterministic no-threads no-memory64 no-multi-memory no-gc stack=2097152 speed grow-2"
 
 // engineHash names everything a compiled module depends on besides its source.
 func engineHash() string {
@@ -136,6 +136,12 @@ func (x *execution) refused(pages uint32) bool {
 	return int64(pages)*pageSize > x.req.Memory
 }
 
+// starved reports whether it was this machine that did not have the memory,
+// which says nothing about the program.
+func (x *execution) starved(pages uint32, ceiling int64) bool {
+	return pages > 0 && int64(pages)*pageSize <= min(x.req.Memory, ceiling)
+}
+
 func (x *execution) haltMemory(format string, args ...any) {
 	x.halt(perigee.Exhausted, "memory limit %s reached: the program was refused more and then %s; raise resources.memory",
 		sizeOf(x.req.Memory), fmt.Sprintf(format, args...))
@@ -169,14 +175,19 @@ func firstLine(s string) string {
 	return line
 }
 
-// memoryFloor returns how many bytes of memory a module begins with.
-func memoryFloor(m *wasmtime.Module) int64 {
+// memoryBounds returns how many bytes of memory a module begins with, and how
+// many it allows itself at most.
+func memoryBounds(m *wasmtime.Module) (floor, ceiling int64) {
 	for _, e := range m.Exports() {
 		if t := e.Type().MemoryType(); t != nil {
-			return int64(t.Minimum()) * pageSize
+			ceiling := int64(4 << 30)
+			if has, most := t.Maximum(); has {
+				ceiling = int64(most) * pageSize
+			}
+			return int64(t.Minimum()) * pageSize, ceiling
 		}
 	}
-	return 0
+	return 0, 0
 }
 
 // compileModule checks and compiles a module's binary.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"sort"
-	"sync/atomic"
 	"time"
 
 	"github.com/perigee-network/perigee"
@@ -35,22 +34,18 @@ func (s *session) run(ctx context.Context, req *runRequest) (outcome *Outcome, e
 			s.spill.Close()
 		}
 	}()
-	var late atomic.Bool
+	inTime := func() bool { return true }
 	if s.task.Timeout > 0 {
-		timer := time.AfterFunc(s.task.Timeout, func() {
-			late.Store(true)
-			s.worker.kill()
-		})
-		defer timer.Stop()
+		inTime = time.AfterFunc(s.task.Timeout, s.worker.kill).Stop
 	}
 	stop := context.AfterFunc(ctx, s.worker.kill)
 
 	result, err := s.converse(req)
-	stopped := !stop()
+	wanted, early := stop(), inTime() // from here on nothing kills the worker
 	switch {
-	case err == nil && !stopped && !late.Load():
+	case err == nil && wanted && early:
 		s.healthy = true
-	case late.Load():
+	case !early:
 		return nil, perigee.E("wasm.Run", perigee.Timeout, "the timeout of %v was reached and the program stopped; raise resources.timeout or give it less work", s.task.Timeout)
 	case ctx.Err() != nil:
 		return nil, perigee.E("wasm.Run", contextKind(ctx), context.Cause(ctx), "the program was stopped")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bytecodealliance/wasmtime-go/v44"
 	"github.com/perigee-network/perigee"
+	"golang.org/x/sys/unix"
 )
 
 // What a worker process is for.
@@ -35,7 +36,7 @@ func WorkerMain() int {
 		fmt.Fprintln(os.Stderr, "worker is started by the node itself and does nothing by hand")
 		return 2
 	}
-	runtime.LockOSThread()
+	roomForStack()
 	// The parent holds the other end of stdin. When it is gone, so are we,
 	// whatever the guest is doing.
 	go func() {
@@ -54,6 +55,25 @@ func WorkerMain() int {
 	return 0
 }
 
+// A guest runs on the stack of the thread that calls it. The main thread's is
+// the one whose size can be seen to.
+func init() {
+	if IsWorker() {
+		runtime.LockOSThread()
+	}
+}
+
+// roomForStack raises the limit of the main thread's stack, as far as it may,
+// above what a guest may use.
+func roomForStack() {
+	const room = StackLimit + 6<<20
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_STACK, &l) == nil && l.Cur < room {
+		l.Cur = min(room, l.Max)
+		unix.Setrlimit(unix.RLIMIT_STACK, &l)
+	}
+}
+
 // worker serves one parent.
 type worker struct {
 	wire    *wire
@@ -70,6 +90,7 @@ type loadedModule struct {
 	mark   fileMark
 	module *wasmtime.Module
 	floor  int64 // bytes of memory it begins with
+	most   int64 // and allows itself
 }
 
 func (w *worker) serve() error {
@@ -108,6 +129,7 @@ func (w *worker) run(req *runRequest) error {
 	result, fault := w.execute(x)
 	x.live.end()
 	x.inputs.close()
+	w.blocks.trim()
 	if x.scratch.spill != nil {
 		defer x.scratch.spill.Close()
 	}
@@ -159,7 +181,7 @@ func (w *worker) execute(x *execution) (*runResult, *perigee.Fault) {
 	m, err := w.load(x.req.Compiled)
 	if err != nil {
 		result.Rebuild = true
-		return result, &perigee.Fault{Kind: perigee.Unavailable, Message: "the compiled module cannot be used: " + err.Error()}
+		return result, &perigee.Fault{Kind: perigee.Unavailable, Message: "the compiled module cannot be used: " + compileReason(err)}
 	}
 	if m.floor > x.req.Memory {
 		return result, &perigee.Fault{Kind: perigee.Exhausted,
@@ -174,6 +196,9 @@ func (w *worker) execute(x *execution) (*runResult, *perigee.Fault) {
 	result.Ran = true
 	err = w.invoke(store, m.module)
 	fault := x.verdict(err, store.refusedPages(), result)
+	if x.starved(store.refusedPages(), m.most) {
+		fault = &perigee.Fault{Kind: perigee.Unavailable, Message: "this node did not have the memory that the program may use"}
+	}
 	result.PeakMemory = int64(len(store.memory()))
 	result.Fuel = x.fuelUsed()
 	if result.Fuel > x.req.Fuel || result.Fuel < 0 {
@@ -238,7 +263,8 @@ func (w *worker) load(path string) (loadedModule, error) {
 		w.modules[0].module.Close()
 		w.modules = append(w.modules[:0], w.modules[1:]...)
 	}
-	m := loadedModule{path, mark, module, memoryFloor(module)}
+	m := loadedModule{path: path, mark: mark, module: module}
+	m.floor, m.most = memoryBounds(module)
 	w.modules = append(w.modules, m)
 	return m, nil
 }
