@@ -8,14 +8,15 @@ import (
 	"github.com/perigee-network/perigee/client"
 )
 
-// datasetName is a dataset in a request's path.
-type datasetName struct {
+// DatasetName is a dataset in a request's path. It is exported because huma
+// reads the parameters of exported embedded fields only.
+type DatasetName struct {
 	Owner string `path:"owner" maxLength:"64" doc:"account that owns the dataset"`
 	Name  string `path:"name" maxLength:"63"`
 }
 
 // check refuses owners that are no accounts before anybody is asked for them.
-func (n *datasetName) check() error {
+func (n *DatasetName) check() error {
 	_, err := perigee.AccountID(n.Owner).PublicKey()
 	return err
 }
@@ -34,14 +35,14 @@ func (s *Server) routeDatasets() {
 	route(s, op("Datasets", http.MethodGet, "/v1/datasets", "datasets", "Datasets known to this node", ""),
 		func(ctx context.Context, _ *none) (*body[[]client.DatasetSummary], error) { return answer(d.List(ctx)) })
 	route(s, op("Dataset", http.MethodGet, "/v1/datasets/{owner}/{name}", "datasets", "A dataset with its parts", ""),
-		func(ctx context.Context, in *datasetName) (*body[perigee.Dataset], error) {
+		func(ctx context.Context, in *DatasetName) (*body[perigee.Dataset], error) {
 			if err := in.check(); err != nil {
 				return nil, err
 			}
 			return answer(d.Show(ctx, in.Owner, in.Name))
 		})
 	type join struct {
-		datasetName
+		DatasetName
 		Body client.JoinRequest
 	}
 	route(s, op("Join", http.MethodPost, "/v1/datasets/{owner}/{name}/join", "datasets", "Add parts held by this node to a dataset", "The dataset's owner decides."),
