@@ -59,6 +59,7 @@ type adder struct {
 	total   int64
 	files   atomic.Int64
 	progMu  sync.Mutex
+	claimMu sync.Mutex // of w.claims
 	prog    func(done, total int64)
 }
 
@@ -355,12 +356,11 @@ func (a *adder) putLeaf(c cid.Cid, payload []byte) error {
 // claim finds the id under which a file is indexed. A file that changed since
 // it was indexed before makes what was known of its old content doubtful.
 func (a *adder) claim(it *item) (uint64, error) {
-	a.progMu.Lock()
-	defer a.progMu.Unlock()
-	a.w.mu.Lock()
-	id, ok := a.w.claims[it.path]
-	a.w.mu.Unlock()
-	if ok {
+	a.claimMu.Lock()
+	defer a.claimMu.Unlock()
+	a.s.gcMu.RLock() // garbage collection forgets no file that is claimed
+	defer a.s.gcMu.RUnlock()
+	if id, ok := a.w.claims[it.path]; ok {
 		return id, nil
 	}
 	id, known, err := a.s.fileID(it.path)
@@ -373,9 +373,7 @@ func (a *adder) claim(it *item) (uint64, error) {
 		}
 	}
 	a.w.putFile(id, it.row) // before the leaves, which name it
-	a.w.mu.Lock()
 	a.w.claims[it.path] = id
-	a.w.mu.Unlock()
 	return id, nil
 }
 

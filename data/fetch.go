@@ -92,6 +92,7 @@ func (s *Store) Fetch(ctx context.Context, in perigee.PartInput, from []perigee.
 	defer leave()
 	w := s.newSession()
 	defer w.end()
+	w.lazy = true
 	f := s.newFetch(w, in.CID.Cid(), from, progress)
 	if in.Length > 0 {
 		err = f.slice(ctx, in)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +38,8 @@ type packs struct {
 	idle   []*pack             // may be appended to
 	read   map[uint64]*os.File // open for reading
 	order  []uint64            // of read, oldest first
+	busy   map[uint64]bool     // appended to by a session
+	dirty  map[uint64]struct{} // committed without waiting for the disk
 
 	// writeAt writes to a pack; tests make it fail.
 	writeAt func(f *os.File, b []byte, off int64) (int, error)
@@ -47,7 +50,8 @@ type pack struct {
 	id        uint64
 	path      string
 	f         *os.File
-	end       int64 // where the next byte goes
+	direct    *os.File // the same without the page cache, or nil
+	end       int64    // where the next byte goes
 	committed int64
 	fresh     bool // its name is not yet known to be on disk
 }
@@ -59,7 +63,7 @@ func (p *packs) path(id uint64) string {
 // openAll checks the packs against the index, removes debris and opens the last
 // few short ones for appending.
 func openPackDir(dir string, store db.DB) (*packs, error) {
-	p := &packs{dir: dir, db: store, read: map[uint64]*os.File{}, writeAt: (*os.File).WriteAt}
+	p := &packs{dir: dir, db: store, read: map[uint64]*os.File{}, dirty: map[uint64]struct{}{}, busy: map[uint64]bool{}, writeAt: (*os.File).WriteAt}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, perigee.E("data.Open", perigee.Internal, err, "cannot make the pack directory")
 	}
@@ -124,11 +128,13 @@ func (p *packs) take() (*pack, error) {
 		k := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
 		if k.f != nil {
+			p.busy[k.id] = true
 			return k, nil
 		}
 		f, err := os.OpenFile(k.path, os.O_RDWR, 0)
 		if err == nil {
-			k.f = f
+			k.f, k.direct = f, openDirect(k.path)
+			p.busy[k.id] = true
 			return k, nil
 		}
 	}
@@ -138,15 +144,21 @@ func (p *packs) take() (*pack, error) {
 		return nil, diskError(err, k.path)
 	}
 	p.nextID++
-	k.f = f
+	p.busy[k.id] = true
+	k.f, k.direct = f, openDirect(k.path)
 	return k, nil
 }
 
 // give takes a pack back from a session, without what it did not commit.
 func (p *packs) give(k *pack) {
+	defer func() {
+		p.mu.Lock()
+		delete(p.busy, k.id)
+		p.mu.Unlock()
+	}()
 	if k.end > k.committed {
 		if err := k.f.Truncate(k.committed); err != nil {
-			k.f.Close()
+			k.close()
 			return // never appended to again; Open cuts it
 		}
 		k.end = k.committed
@@ -155,10 +167,10 @@ func (p *packs) give(k *pack) {
 	defer p.mu.Unlock()
 	switch {
 	case k.committed == 0 && k.fresh:
-		k.f.Close()
+		k.close()
 		os.Remove(k.path)
 	case k.committed >= packLimit || len(p.idle) >= 4:
-		k.f.Close()
+		k.close()
 	default:
 		p.idle = append(p.idle, k)
 	}
@@ -175,17 +187,75 @@ func (p *packs) drop(id uint64) error {
 	return os.Remove(p.path(id))
 }
 
-// appendable reports the packs that sessions have or may get, which garbage
-// collection leaves alone, and takes the idle ones out of use.
+func (k *pack) close() {
+	for _, f := range []*os.File{k.f, k.direct} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	k.f, k.direct = nil, nil
+}
+
+// sync makes a pack and its name durable.
+func (p *packs) sync(k *pack) error {
+	if err := dataSync(k.f.Fd()); err != nil {
+		return diskError(err, k.path)
+	}
+	if k.fresh {
+		if err := syncDir(p.dir); err != nil {
+			return diskError(err, p.dir)
+		}
+		k.fresh = false
+	}
+	return nil
+}
+
+func (p *packs) markDirty(id uint64) {
+	p.mu.Lock()
+	p.dirty[id] = struct{}{}
+	p.mu.Unlock()
+}
+
+// syncDirty makes all packs durable that were committed without waiting.
+func (p *packs) syncDirty() error {
+	p.mu.Lock()
+	dirty := p.dirty
+	p.dirty = map[uint64]struct{}{}
+	p.mu.Unlock()
+	for id := range dirty {
+		f, err := p.reader(id)
+		if err == nil {
+			err = dataSync(f.Fd())
+		}
+		if err != nil && !errors.Is(err, perigee.NotFound) {
+			p.markDirty(id)
+			return diskError(err, p.path(id))
+		}
+	}
+	if len(dirty) == 0 {
+		return nil
+	}
+	if err := syncDir(p.dir); err != nil {
+		return diskError(err, p.dir)
+	}
+	return nil
+}
+
+// retire takes the packs that no session has out of use for appending.
 func (p *packs) retire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, k := range p.idle {
-		if k.f != nil {
-			k.f.Close()
-		}
+		k.close()
 	}
 	p.idle = nil
+}
+
+// isBusy reports whether a pack is, or may soon be, appended to.
+func (p *packs) isBusy(id uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy[id] || slices.ContainsFunc(p.idle, func(k *pack) bool { return k.id == id })
 }
 
 // readAt reads a run of a pack.

@@ -91,6 +91,11 @@ func (s *Store) pinIn(ctx context.Context, w *session, c cid.Cid, owner, name st
 }
 
 func (s *Store) writePin(c cid.Cid, owner, name string, info rootInfo) error {
+	if owner == OwnerUser || owner == OwnerPerigee {
+		if err := s.packs.syncDirty(); err != nil { // what was fetched may not be on disk yet
+			return err
+		}
+	}
 	b := &db.Batch{}
 	row, err := perigee.Encode(pinRow{name, time.Now().UnixMilli()})
 	if err != nil {

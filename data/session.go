@@ -25,7 +25,8 @@ const (
 // batches and protects them, and those it found already here, from garbage
 // collection until it ends. Its methods are safe for concurrent use.
 type session struct {
-	s *Store
+	s    *Store
+	lazy bool // what is put need not survive a crash of the machine: it can be had again
 
 	commitMu sync.Mutex // one commit at a time
 
@@ -146,11 +147,17 @@ func (w *session) put(c cid.Cid, data []byte) error {
 	if hasCopy(ps) {
 		return nil
 	}
+	return w.store(hash, data)
+}
+
+// store writes a verified block, whether a copy is here or not.
+func (w *session) store(hash string, data []byte) error {
 	w.mu.Lock()
 	if w.err != nil {
 		defer w.mu.Unlock()
 		return w.err
 	}
+	var err error
 	if p, ok := w.pending(hash); ok && (p.kind == atPack || p.kind == atInline) {
 		w.mu.Unlock()
 		return nil
@@ -246,19 +253,27 @@ func (w *session) putLarge(hash string, data []byte) error {
 		w.mu.Unlock()
 		return err
 	}
-	k, off := w.pack, w.pack.end
+	k := w.pack
+	direct := !w.lazy && k.direct != nil && canWriteDirect(data)
+	if direct {
+		k.end = (k.end + directAlign - 1) &^ (directAlign - 1)
+	}
+	off := k.end
 	k.end += int64(len(data))
 	w.rows[hash] = place{kind: atPack, id: k.id, offset: off, length: int64(len(data))}
 	w.bytes += int64(len(data))
 	w.writes.Add(1)
 	w.mu.Unlock()
 	defer w.writes.Done()
-	if _, err := w.s.packs.writeAt(k.f, data, off); err != nil {
+	f := k.f
+	if direct {
+		f = k.direct
+	}
+	if _, err := w.s.packs.writeAt(f, data, off); err != nil {
 		err = diskError(err, k.path)
 		w.writeErr.CompareAndSwap(nil, &err)
 		return err
 	}
-	startWriteback(k.f, off, int64(len(data)))
 	return nil
 }
 
@@ -377,14 +392,10 @@ func (w *session) seal() error {
 
 func (w *session) writeBatch(batch *db.Batch, rows map[string]place, more []extraPlace, files map[uint64]fileRow, k *pack, end int64) error {
 	if k != nil && end > k.committed {
-		if err := dataSync(k.f.Fd()); err != nil {
-			return diskError(err, k.path)
-		}
-		if k.fresh {
-			if err := syncDir(w.s.packs.dir); err != nil {
-				return diskError(err, w.s.packs.dir)
-			}
-			k.fresh = false
+		if w.lazy {
+			w.s.packs.markDirty(k.id)
+		} else if err := w.s.packs.sync(k); err != nil {
+			return err
 		}
 		batch.Put(idKey(keyPack, k.id), binary.AppendUvarint(nil, uint64(end)))
 	}
@@ -458,6 +469,9 @@ func (w *session) end() {
 	if w.s.gcActive {
 		for h := range w.touched {
 			w.s.gcKeep[h] = struct{}{}
+		}
+		for _, id := range w.claims {
+			w.s.gcClaims[id] = struct{}{}
 		}
 	}
 	w.s.gcMu.Unlock()

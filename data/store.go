@@ -65,6 +65,7 @@ type Store struct {
 	gcMu     sync.RWMutex
 	gcActive bool
 	gcKeep   map[string]struct{} // protected since the collection began
+	gcClaims map[uint64]struct{} // files indexed since then
 	sessions map[*session]struct{}
 	holds    map[cid.Cid]int
 	gcRun    sync.Mutex // one collection at a time
@@ -306,25 +307,21 @@ func openRegular(path string) (*os.File, error) {
 // when the place was not in the index any more anyway.
 func (s *Store) lose(hash string, p place) (bool, error) {
 	lost := false
-	epoch := s.epoch.Add(1)
-	b := &db.Batch{}
-	b.Put([]byte(keyEpoch), binary.BigEndian.AppendUint64(nil, epoch))
 	err := s.update([]string{hash}, func(_ int, ps []place) []place {
 		var out []place
 		for _, q := range ps {
-			if q.kind == p.kind && q.id == p.id && q.offset == p.offset && q.kind != atInline {
-				lost = true
-				continue
-			}
-			if q.kind == atInline && p.kind == atInline {
+			if q.kind == p.kind && q.id == p.id && q.offset == p.offset {
 				lost = true
 				continue
 			}
 			out = append(out, q)
 		}
 		return out
-	}, b)
-	return lost, err
+	}, &db.Batch{})
+	if err != nil || !lost {
+		return lost, err
+	}
+	return true, s.putRow([]byte(keyEpoch), binary.BigEndian.AppendUint64(nil, s.epoch.Add(1)))
 }
 
 // PutBlock stores data as a block under the given multicodec. Nothing pins it:

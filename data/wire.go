@@ -26,13 +26,14 @@ const (
 
 // Bounds of the protocol.
 const (
-	maxWant    = 4096           // CIDs in a request
-	maxRequest = 512 << 10      // bytes of a request or trailer
-	maxFrame   = MaxBlock + 256 // bytes of a frame
-	treeBlocks = 32 << 10       // blocks of an answer to opTree
-	treeBytes  = 32 << 20       // and their bytes
-	serveEach  = 16             // streams served to one peer at once
-	serveAll   = 256            // and in all
+	maxWant    = 4096      // CIDs in a request
+	maxRequest = 512 << 10 // bytes of a request or trailer
+	maxCID     = 128       // bytes of a CID in a frame
+	maxFrame   = MaxBlock + maxCID
+	treeBlocks = 32 << 10 // blocks of an answer to opTree
+	treeBytes  = 32 << 20 // and their bytes
+	serveEach  = 16       // streams served to one peer at once
+	serveAll   = 256      // and in all
 )
 
 // request asks for blocks.
@@ -125,14 +126,22 @@ func readFrame(r *bufio.Reader, buf []byte, before func(n int)) (cid.Cid, []byte
 	if before != nil {
 		before(int(n))
 	}
-	if _, err := io.ReadFull(r, buf[:n]); err != nil {
+	head, err := r.Peek(int(min(n, maxCID)))
+	if err != nil {
 		return cid.Undef, nil, noEOF(err)
 	}
-	l, c, err := cid.CidFromBytes(buf[:n])
+	l, c, err := cid.CidFromBytes(head)
 	if err != nil {
 		return cid.Undef, nil, perigee.E("data.receive", perigee.Corrupt, err, "a frame without a CID")
 	}
-	return c, buf[l:n], nil
+	if _, err := r.Discard(l); err != nil {
+		return cid.Undef, nil, noEOF(err)
+	}
+	data := buf[:int(n)-l]
+	if _, err := io.ReadFull(r, data); err != nil {
+		return cid.Undef, nil, noEOF(err)
+	}
+	return c, data, nil
 }
 
 // noEOF makes an end inside something an unexpected one.
