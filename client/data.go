@@ -64,7 +64,8 @@ func (c *Client) AddPath(ctx context.Context, path string, o AddOptions, progres
 	if err != nil {
 		return out, err
 	}
-	return out, c.long(ctx, k, &out, progress)
+	err = c.long(ctx, k, &out, progress)
+	return out, err
 }
 
 // AddReader adds one file of the bytes of r.
@@ -236,7 +237,8 @@ func (c *Client) Pins(ctx context.Context) ([]Pin, error) {
 // nil.
 func (c *Client) Pin(ctx context.Context, root perigee.CID, progress func(Progress)) (DataInfo, error) {
 	var out DataInfo
-	return out, c.long(ctx, post("client.Pin", dataPath(root, "pin")), &out, progress)
+	err := c.long(ctx, post("client.Pin", dataPath(root, "pin")), &out, progress)
+	return out, err
 }
 
 // Unpin keeps a root no longer for the user; garbage collection may take it.
@@ -253,7 +255,8 @@ func (c *Client) Remove(ctx context.Context, root perigee.CID) error {
 // error. progress may be nil.
 func (c *Client) Verify(ctx context.Context, root perigee.CID, progress func(Progress)) (VerifyReport, error) {
 	var out VerifyReport
-	return out, c.long(ctx, post("client.Verify", dataPath(root, "verify")), &out, progress)
+	err := c.long(ctx, post("client.Verify", dataPath(root, "verify")), &out, progress)
+	return out, err
 }
 
 // Holders lists nodes that have a root.

@@ -24,9 +24,9 @@ type app struct {
 	outTTY      bool // out is a terminal
 	errTTY      bool // errOut is a terminal
 
-	home    string
-	api     string
-	json    bool
+	home string
+	api  string
+	json bool
 }
 
 func newApp(in io.Reader, out, errOut io.Writer) *app {
