@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ type dsNode struct {
 	key  *keys.Key
 	id   perigee.PeerID
 	db   db.DB
-	off  bool
+	off  atomic.Bool
 	// alter, if set, changes this node's answers.
 	alter func(req *datasetRequest, a *datasetAnswer)
 }
@@ -80,7 +81,7 @@ func (n *dsNode) others() []perigee.PeerID {
 	defer n.wire.mu.Unlock()
 	var out []perigee.PeerID
 	for id, o := range n.wire.nodes {
-		if o != n && !o.off && !n.off {
+		if o != n && !o.off.Load() && !n.off.Load() {
 			out = append(out, id)
 		}
 	}
@@ -118,7 +119,7 @@ func (n *dsNode) call(ctx context.Context, to perigee.PeerID, proto string, req,
 	n.wire.mu.Lock()
 	o := n.wire.nodes[to]
 	n.wire.mu.Unlock()
-	if o == nil || o.off || n.off || proto != ProtocolDatasets {
+	if o == nil || o.off.Load() || n.off.Load() || proto != ProtocolDatasets {
 		return perigee.E("test.Call", perigee.Unavailable, "peer %s cannot be reached", to)
 	}
 	b, err := perigee.Encode(req)
@@ -260,13 +261,14 @@ func TestDatasetBadInput(t *testing.T) {
 func TestDatasetSpreads(t *testing.T) {
 	w := newDsWire(t)
 	a, b, c := w.add(), w.add(), w.add()
-	c.off = true
+	c.off.Store(true)
 	set := a.publish("flights", "", dsParts(10, a.id)...)
 	dsEventually(t, "the parts at b", func() bool {
 		_, err := b.db.Get(chunkKey(set.Owner, set.Name, mustHead(t, b, set).Chunks[0]))
 		return err == nil
 	})
-	a.off, c.off = true, false // c came late, and a is gone
+	a.off.Store(true)
+	c.off.Store(false) // c came late, and a is gone
 	c.Met(b.id)
 	dsEventually(t, "the list at c", func() bool { l, _ := c.ListDatasets(t.Context()); return len(l) == 1 })
 	got, err := c.LookupDataset(t.Context(), a.ref("flights"))
@@ -373,7 +375,7 @@ func TestDatasetJoin(t *testing.T) {
 		t.Errorf("%+v", set)
 	}
 
-	a.off = true
+	a.off.Store(true)
 	if _, err = b.JoinDataset(t.Context(), a.ref("open"), []perigee.DatasetPart{dsPart("d.csv", 2)}); err == nil {
 		t.Error("joined at a node that is gone")
 	}
@@ -457,7 +459,7 @@ func TestDatasetBig(t *testing.T) {
 	if got, err = b.JoinDataset(t.Context(), a.ref("big"), mine); err != nil || len(got.Parts) != 25_000 {
 		t.Fatalf("%d parts, %v", len(got.Parts), err)
 	}
-	a.off = true
+	a.off.Store(true)
 	c := w.add()
 	c.Met(b.id)
 	dsEventually(t, "the head at c", func() bool { _, err := c.head(set.Owner, set.Name); return err == nil })
@@ -470,7 +472,7 @@ func TestDatasetBig(t *testing.T) {
 func TestDatasetHostileHeads(t *testing.T) {
 	w := newDsWire(t)
 	a, b := w.add(), w.add()
-	b.off = true
+	b.off.Store(true)
 	set := a.publish("x", "", dsPart("a", 1, a.id))
 	good := mustHead(t, a, set)
 	sign := func(h perigee.DatasetHead) []byte {
@@ -515,7 +517,7 @@ func TestDatasetHostileHeads(t *testing.T) {
 	two.Created++
 	m1, m2 := sign(one), sign(two)
 	c := w.add()
-	c.off = true
+	c.off.Store(true)
 	for _, m := range [][]byte{m1, m2, m1} {
 		b.Deliver(a.id, m)
 	}
@@ -546,19 +548,21 @@ func TestDatasetHostileHeads(t *testing.T) {
 func TestDatasetLimitOfOneOwner(t *testing.T) {
 	w := newDsWire(t)
 	a, b := w.add(), w.add()
-	b.off = true
+	b.off.Store(true)
 	for i := range foreignEach + 5 {
 		a.publish(fmt.Sprintf("s%d", i), "", dsPart("a", 1, a.id))
 	}
-	b.off = false
+	b.off.Store(false)
 	b.Met(a.id)
 	dsEventually(t, "the list", func() bool { l, _ := b.ListDatasets(t.Context()); return len(l) >= foreignEach })
-	a.off, b.off = true, true
+	a.off.Store(true)
+	b.off.Store(true)
 	time.Sleep(50 * time.Millisecond)
 	if l, _ := b.ListDatasets(t.Context()); len(l) != foreignEach {
 		t.Errorf("%d datasets of one owner", len(l))
 	}
-	a.off, b.off = false, false
+	a.off.Store(false)
+	b.off.Store(false)
 	for i := range foreignEach + 5 { // asked for by name, any is found
 		if _, err := b.LookupDataset(t.Context(), a.ref(fmt.Sprintf("s%d", i))); err != nil {
 			t.Fatal(err)
