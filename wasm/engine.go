@@ -180,78 +180,95 @@ func (e *Engine) Run(ctx context.Context, task Task) (*Outcome, error) {
 	}
 }
 
-// request checks a task and makes the worker's request of it.
+// request checks a task and makes the worker's request of it. It sorts the
+// task's mounts.
 func request(t *Task) (*runRequest, error) {
-	bad := func(format string, args ...any) (*runRequest, error) {
-		return nil, perigee.E("wasm.Run", perigee.Invalid, "%s", fmt.Sprintf(format, args...))
-	}
 	req := &runRequest{Args: append([]string{"main"}, t.Args...), Workdir: t.Workdir, Seed: t.Seed[:],
 		Memory: t.Limits.Memory, Fuel: t.Limits.Fuel, Disk: t.Limits.Disk, Files: t.Limits.Files,
 		Live: t.Stdout != nil || t.Stderr != nil}
 	if t.Limits.Memory < 0 || t.Limits.Fuel < 0 || t.Limits.Disk < 0 || t.Limits.Files < 0 {
-		return bad("limits cannot be negative")
+		return nil, badTask("limits cannot be negative")
 	}
 	if !t.Module.Defined() {
-		return bad("no module is given")
-	}
-	for _, a := range t.Args {
-		if strings.ContainsRune(a, 0) {
-			return bad("an argument contains a NUL byte: %q", a)
-		}
-	}
-	for k, v := range t.Env {
-		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(v, 0) {
-			return bad("%q is no name of an environment variable, or its value contains a NUL byte", k)
-		}
-		req.Env = append(req.Env, k+"="+v)
-	}
-	total := 0
-	for _, s := range append(req.Args, req.Env...) {
-		total += len(s) + 1
-	}
-	if total > maxStrings {
-		return bad("arguments and environment together have %d bytes, the most is %s; put the data into an input", total, sizeOf(maxStrings))
+		return nil, badTask("no module is given")
 	}
 	if req.Workdir == "" {
 		req.Workdir = "/"
 	}
 	if !validGuestPath(req.Workdir) {
-		return bad("the working directory %q is not an absolute clean path", t.Workdir)
+		return nil, badTask("the working directory %q is not an absolute clean path", t.Workdir)
+	}
+	if err := req.strings(t); err != nil {
+		return nil, err
+	}
+	if err := req.paths(t); err != nil {
+		return nil, err
+	}
+	return req, nil
+}
+
+func badTask(format string, args ...any) error {
+	return perigee.E("wasm.Run", perigee.Invalid, "%s", fmt.Sprintf(format, args...))
+}
+
+// strings checks the arguments and fills in the environment.
+func (req *runRequest) strings(t *Task) error {
+	total := 0
+	for _, a := range t.Args {
+		if strings.ContainsRune(a, 0) {
+			return badTask("an argument contains a NUL byte: %q", a)
+		}
+		total += len(a) + 1
+	}
+	for k, v := range t.Env {
+		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(v, 0) {
+			return badTask("%q is no name of an environment variable, or its value contains a NUL byte", k)
+		}
+		req.Env = append(req.Env, k+"="+v)
+		total += len(k) + len(v) + 2
+	}
+	if total > maxStrings {
+		return badTask("arguments and environment together have %d bytes, the most is %s; put the data into an input", total, sizeOf(maxStrings))
 	}
 	if _, given := t.Env["PWD"]; req.Workdir != "/" && !given {
 		req.Env = append(req.Env, "PWD="+req.Workdir)
 	}
 	sort.Strings(req.Env)
+	return nil
+}
+
+// paths checks the mounts and outputs and fills them in.
+func (req *runRequest) paths(t *Task) error {
 	seen := map[string]bool{}
 	t.Mounts = slices.Clone(t.Mounts)
 	// An outer mount comes before what lies inside it, in whatever order given.
 	sort.Slice(t.Mounts, func(i, j int) bool { return t.Mounts[i].Path < t.Mounts[j].Path })
 	for _, m := range t.Mounts {
 		if !validGuestPath(m.Path) || seen[m.Path] {
-			return bad("the mount %q is not an absolute clean path, or is there twice", m.Path)
+			return badTask("the mount %q is not an absolute clean path, or is there twice", m.Path)
 		}
 		seen[m.Path] = true
 		root, err := m.Tree.Stat(".")
 		if err != nil {
-			return nil, perigee.E("wasm.Run", perigee.KindOf(err), err, "cannot open the input at %s", m.Path)
+			return perigee.E("wasm.Run", perigee.KindOf(err), err, "cannot open the input at %s", m.Path)
 		}
-		if root.Kind != perigee.KindFile && root.Kind != perigee.KindDir {
-			return bad("the input at %s is neither a file nor a directory", m.Path)
+		if root.Kind != perigee.KindFile && root.Kind != perigee.KindDir || root.Kind == perigee.KindFile && m.Path == "/" {
+			return badTask("the input at %s is neither a directory nor a file that can lie there", m.Path)
 		}
 		req.Mounts = append(req.Mounts, mountMessage{Path: m.Path, Kind: uint8(root.Kind), Size: root.Size})
 	}
 	for _, dir := range t.Outputs {
 		if !validGuestPath(dir) || dir == "/" || seen[dir] {
-			return bad("the output %q is not an absolute clean path below /, or is there twice", dir)
+			return badTask("the output %q is not an absolute clean path below /, or is there twice", dir)
 		}
 		if first, _, _ := strings.Cut(dir[1:], "/"); first == "stdout" || first == "stderr" {
-			return bad("the output %s would collide with the standard streams; choose another directory", dir)
+			return badTask("the output %s would collide with the standard streams; choose another directory", dir)
 		}
 		seen[dir] = true
 		req.Outputs = append(req.Outputs, dir)
 	}
 	sort.Strings(req.Outputs)
-	return req, nil
+	return nil
 }
 
 // validGuestPath reports whether p is absolute, clean and without NUL.

@@ -161,13 +161,15 @@ func reason(t *wasmtime.Trap) string {
 
 // where names the function that trapped, if the module says.
 func where(t *wasmtime.Trap) string {
-	for _, f := range t.Frames() {
-		if name := f.FuncName(); name != nil && *name != "" {
-			return fmt.Sprintf(" (in %.200s)", *name)
-		}
-		break
+	frames := t.Frames()
+	if len(frames) == 0 {
+		return ""
 	}
-	return ""
+	name := frames[0].FuncName()
+	if name == nil || *name == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (in %.200s)", *name)
 }
 
 func firstLine(s string) string {

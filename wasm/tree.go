@@ -105,7 +105,7 @@ func (t *tree) attach(path string, fill func(n *node)) bool {
 		next := at.children[name]
 		if next == nil {
 			next = t.newNode(perigee.KindDir)
-			next.listed, next.fixed, next.parent = true, true, at
+			next.listed, next.fixed, next.parent, next.scratch = true, true, at, at.scratch
 			// A way to a mount inside an input tree keeps showing that tree.
 			if at.mount >= 0 {
 				inner := join(at.inner, name)

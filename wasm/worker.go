@@ -154,6 +154,9 @@ func (w *worker) sendEntries(x *execution, result *runResult) error {
 		result.Fault = &perigee.Fault{Kind: perigee.Unavailable, Message: "the node cannot store what the program wrote: " + err.Error()}
 		return nil
 	}
+	if result.Fault == nil {
+		result.Fault = x.stop
+	}
 	const perPage, weight = 2048, 1 << 20
 	for len(entries) > 0 {
 		n, size := 0, 0

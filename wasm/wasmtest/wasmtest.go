@@ -134,3 +134,31 @@ func build(tb testing.TB, key string, command func(out string) *exec.Cmd) string
 	}
 	return path
 }
+
+// CacheDir returns a directory for the compiled modules of engines in tests
+// that are not about compiling: shared and kept, so that each module is compiled
+// once for each state of package wasm's source.
+func CacheDir(tb testing.TB) string {
+	tb.Helper()
+	_, file, _, _ := runtime.Caller(0)
+	sources, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(file)), "*.go"))
+	if err != nil || len(sources) == 0 {
+		return tb.TempDir()
+	}
+	parts := []any{runtime.GOOS, runtime.GOARCH}
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		parts = append(parts, text)
+	}
+	base, err := os.UserCacheDir()
+	if err != nil {
+		base = os.TempDir()
+	}
+	return filepath.Join(base, "perigee-test", "compiled-"+hash(parts...))
+}

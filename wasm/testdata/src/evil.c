@@ -131,6 +131,17 @@ int main(int argc, char **argv) {
     struct timespec t;
     for (;;) clock_gettime(CLOCK_MONOTONIC, &t);
   }
+  if (!strcmp(what, "deep")) {
+    int fd = open("/out", O_RDONLY | O_DIRECTORY);
+    for (long long i = 0; i < n; i++) {
+      if (mkdirat(fd, "directory", 0755)) return 1;
+      int next = openat(fd, "directory", O_RDONLY | O_DIRECTORY);
+      if (next < 0) return 2;
+      close(fd);
+      fd = next;
+    }
+    return 0;
+  }
   if (!strcmp(what, "calls")) {
     struct timespec t;
     for (long long i = 0; i < n; i++) clock_gettime(CLOCK_MONOTONIC, &t);
