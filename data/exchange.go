@@ -375,6 +375,9 @@ func (v *blockstoreView) Get(_ context.Context, c cid.Cid) (blocks.Block, error)
 		}
 		return nil, err
 	}
+	if v.s.cfg.Tamper != nil {
+		b = v.s.cfg.Tamper(b)
+	}
 	return blocks.NewBlockWithCid(b, c)
 }
 

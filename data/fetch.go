@@ -67,6 +67,9 @@ func (f *fetch) received(from perigee.PeerID, n int) {
 func (f *fetch) note(p perigee.PeerID, outcome string, drop bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.dropped[p] {
+		return // the first reason counts
+	}
 	f.asked[p] = outcome
 	if drop {
 		f.dropped[p] = true
@@ -84,6 +87,9 @@ func (f *fetch) note(p perigee.PeerID, outcome string, drop bool) {
 func (s *Store) Fetch(ctx context.Context, in perigee.PartInput, from []perigee.PeerID, progress func(n int64)) (Fetched, error) {
 	if err := defined("data.Fetch", in.CID); err != nil {
 		return Fetched{}, err
+	}
+	if ok, err := s.isComplete(in.CID.Cid()); ok || err != nil {
+		return Fetched{From: map[perigee.PeerID]int64{}}, err
 	}
 	leave, err := s.alone(ctx, in)
 	if err != nil {
@@ -150,7 +156,7 @@ func (f *fetch) whole(ctx context.Context, metaOnly bool) error {
 	for {
 		var wants []want
 		seen := map[string]bool{}
-		k := f.w.walker()
+		k := f.walker()
 		k.missing = func(c cid.Cid, parent *ufsNode, claimed uint64) error {
 			if seen[string(c.Hash())] || (metaOnly && !isInner(c) && parent != nil) {
 				return nil
@@ -208,7 +214,7 @@ func (f *fetch) slice(ctx context.Context, in perigee.PartInput) error {
 func (f *fetch) missingIn(ctx context.Context, c cid.Cid, size, lo, hi int64) ([]want, error) {
 	var wants []want
 	seen := map[string]bool{}
-	k := f.w.walker()
+	k := f.walker()
 	miss := func(c cid.Cid, size int64) {
 		if !seen[string(c.Hash())] {
 			seen[string(c.Hash())] = true
@@ -234,6 +240,32 @@ func (f *fetch) missingIn(ctx context.Context, c cid.Cid, size, lo, hi int64) ([
 		return err
 	})
 	return wants, err
+}
+
+// walker is the session's, with leaves in users' files that changed counted as
+// missing, so that they are fetched.
+func (f *fetch) walker() walker {
+	k := f.w.walker()
+	have, files := k.have, map[uint64]*fileCheck{}
+	k.have = func(hash string) (int64, bool, error) {
+		n, ok, err := have(hash)
+		if !ok || err != nil {
+			return n, ok, err
+		}
+		ps, err := f.s.places(hash)
+		if err != nil || len(ps) == 0 || (ps[0].kind != atFile && ps[0].kind != atWrapped) {
+			return n, ok, err
+		}
+		c := cid.NewCidV1(cid.Raw, []byte(hash))
+		if _, err := f.s.usable(run{cid: c}, ps, files); err != nil {
+			if errors.Is(err, perigee.Corrupt) || errors.Is(err, perigee.NotFound) {
+				return 0, false, nil
+			}
+			return 0, false, err
+		}
+		return n, true, nil
+	}
+	return k
 }
 
 // getter returns blocks of the session or the store, or fetches them.

@@ -201,6 +201,7 @@ func (s *Store) view(ctx context.Context, c cid.Cid, size, lo, hi int64) (perige
 		return v, nil
 	}
 	files := map[uint64]*fileCheck{}
+	var changed error
 	err := fileRuns(ctx, c, -1, lo, hi, s.local, func(r run) error {
 		if r.length < 0 {
 			r.length = size
@@ -209,9 +210,18 @@ func (s *Store) view(ctx context.Context, c cid.Cid, size, lo, hi int64) (perige
 			v.Skip = lo - r.offset
 		}
 		x, err := s.extent(r, files)
+		if errors.Is(err, perigee.Corrupt) && changed == nil {
+			changed = err
+		}
+		if changed != nil && (err == nil || errors.Is(err, perigee.Corrupt) || errors.Is(err, perigee.Unavailable)) {
+			return nil // look at the rest too, so that all that is lost is known at once
+		}
 		v.Extents = append(v.Extents, x)
 		return err
 	})
+	if changed != nil {
+		err = changed
+	}
 	if err != nil {
 		return perigee.FileView{}, err
 	}

@@ -236,6 +236,22 @@ func kindName(k perigee.FileKind) string {
 	return "file"
 }
 
+// isComplete reports whether c is a pinned root known to be complete, at once.
+func (s *Store) isComplete(c cid.Cid) (bool, error) {
+	b, err := s.db.Get(rootKey(c))
+	if errors.Is(err, perigee.NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var r rootInfo
+	if err := perigee.Decode(b, &r); err != nil {
+		return false, err
+	}
+	return r.Complete && r.Epoch == s.epoch.Load(), nil
+}
+
 // root returns what is known of c: at once for a root known to be complete,
 // else by walking it. The result is kept for pinned roots.
 func (s *Store) root(ctx context.Context, c cid.Cid) (rootInfo, error) {

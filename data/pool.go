@@ -71,8 +71,8 @@ func (f *fetch) fromHolders(ctx context.Context, wants []want, holders []perigee
 		for range streamsPerHolder {
 			g.Go(func() error {
 				if err := p.work(hctx, h); err != nil {
-					cancel() // its other stream too
 					f.note(h, err.Error(), true)
+					cancel() // its other stream too
 				}
 				return nil
 			})

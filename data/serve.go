@@ -115,6 +115,9 @@ func (x *exchange) answer(st network.Stream, w *bufio.Writer, q request) error {
 			}
 			continue
 		}
+		if x.s.cfg.Tamper != nil {
+			b.data = x.s.cfg.Tamper(b.data)
+		}
 		_ = st.SetWriteDeadline(time.Now().Add(takeWait))
 		if err := writeFrame(w, b.cid, b.data); err != nil {
 			return err
@@ -199,20 +202,12 @@ func (x *exchange) readHave(ctx context.Context, q request, give func(served) bo
 // isHolder reports whether all of c is here, without walking trees: for a root
 // that is not pinned the answer is whether its first block is here.
 func (s *Store) isHolder(ctx context.Context, c cid.Cid) (bool, error) {
-	b, err := s.db.Get(rootKey(c))
-	if err == nil {
-		var r rootInfo
-		if err := perigee.Decode(b, &r); err != nil {
-			return false, err
-		}
-		if r.Complete && r.Epoch == s.epoch.Load() {
-			return true, nil
-		}
-		r, err = s.root(ctx, c)
-		return r.Complete, err
+	if ok, err := s.isComplete(c); ok || err != nil {
+		return ok, err
 	}
-	if !errors.Is(err, perigee.NotFound) {
-		return false, err
+	if _, err := s.db.Get(rootKey(c)); err == nil {
+		r, err := s.root(ctx, c)
+		return r.Complete, err
 	}
 	_, ok, err := s.haveLocal(string(c.Hash()))
 	return ok, err

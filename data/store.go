@@ -45,6 +45,9 @@ type Config struct {
 	// Timeout bounds a fetch, or a search for holders, that gets nothing new,
 	// when no earlier deadline is set; default 30 s.
 	Timeout time.Duration
+	// Tamper, when set, changes every block before it is sent. It exists for
+	// builds that play a corrupt holder in tests.
+	Tamper func(block []byte) []byte
 	// NoBitswap leaves bitswap off, so that only Perigee nodes are served and asked.
 	NoBitswap bool
 }
