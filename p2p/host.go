@@ -2,6 +2,9 @@ package p2p
 
 import (
 	"fmt"
+	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -14,6 +17,8 @@ import (
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/perigee-network/perigee"
 )
@@ -41,6 +46,11 @@ func (n *Network) startHost() error {
 	}
 	if len(skipped) > 0 {
 		n.log.Info("not listening on UDP: a private network is TCP only", "addrs", skipped)
+	}
+	for _, a := range listen {
+		if err := probe(a); err != nil {
+			return perigee.E("p2p.New", perigee.Unavailable, err, "cannot listen on %s", a)
+		}
 	}
 	limits, err := n.resources()
 	if err != nil {
@@ -89,7 +99,49 @@ func (n *Network) startHost() error {
 	for _, d := range n.routers() {
 		n.onClose(d.Close)
 	}
+	// libp2p is content when one address of several works.
+	for _, want := range listen {
+		if !slices.ContainsFunc(h.Network().ListenAddresses(), func(a ma.Multiaddr) bool { return listensOn(a, want) }) {
+			return perigee.E("p2p.New", perigee.Unavailable, "cannot listen on %s: the port is in use, or the transport is not spoken (TCP and QUIC are)", want)
+		}
+	}
 	return nil
+}
+
+// probe binds an address for a moment, without sharing its port. libp2p shares
+// TCP ports, so that two nodes of one machine could both listen on one and get
+// each other's connections.
+func probe(a ma.Multiaddr) error {
+	if len(a) < 2 {
+		return nil // libp2p says what is wrong with it
+	}
+	switch network, host, err := manet.DialArgs(a[:2]); {
+	case err != nil:
+		return nil
+	case strings.HasPrefix(network, "tcp"):
+		l, err := net.Listen(network, host)
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	case strings.HasPrefix(network, "udp"):
+		l, err := net.ListenPacket(network, host)
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	}
+	return nil
+}
+
+// listensOn reports whether an address that is listened on is the one wanted,
+// whose port may be 0.
+func listensOn(a, want ma.Multiaddr) bool {
+	return slices.EqualFunc(a, want, func(p, q ma.Component) bool {
+		code := q.Protocol().Code
+		anyPort := (code == ma.P_TCP || code == ma.P_UDP) && q.Value() == "0"
+		return p.Protocol().Code == code && (anyPort || p.Value() == q.Value())
+	})
 }
 
 // relaying returns the options of reachability and relays.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/perigee-network/perigee"
 	"github.com/perigee-network/perigee/identity"
 )
@@ -191,6 +193,44 @@ func TestConfigErrors(t *testing.T) {
 				n.Close()
 			}
 		}
+	}
+}
+
+func TestListenInUse(t *testing.T) {
+	a := testNet(t)
+	taken, _, _ := strings.Cut(a.Addrs()[0], "/p2p/")
+	for _, listen := range [][]string{{taken}, {"/ip4/127.0.0.1/udp/0/quic-v1", taken}, {loop4, "/ip4/127.0.0.1/tcp/0/ws"}, {"/ip4/192.0.2.1/tcp/0"}} {
+		n, err := New(t.Context(), Config{Key: testKey(t), Listen: listen})
+		if !errors.Is(err, perigee.Unavailable) || !strings.Contains(err.Error(), "cannot listen on") {
+			t.Errorf("%v: %v", listen, err)
+		}
+		if n != nil {
+			n.Close()
+		}
+	}
+	testNet(t, func(c *Config) {
+		c.Listen = []string{"/ip4/0.0.0.0/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
+	})
+}
+
+func TestAuthors(t *testing.T) {
+	var as authors
+	now := time.Now()
+	p, q := peer.ID("p"), peer.ID("q")
+	n := 0
+	for range 2 * authorBurst {
+		if as.admit(p, now) {
+			n++
+		}
+	}
+	if n != authorBurst || !as.admit(q, now) || as.admit(p, now) || !as.admit(p, now.Add(time.Second)) {
+		t.Errorf("%d at once", n)
+	}
+	for i := range maxAuthors {
+		as.admit(peer.ID(fmt.Sprint(i)), now)
+	}
+	if len(as.all) > maxAuthors {
+		t.Errorf("%d authors are remembered", len(as.all))
 	}
 }
 

@@ -83,7 +83,7 @@ func (n *Network) serve(h *handler, p peer.ID, who perigee.PeerID, proto string,
 		defer h.leave(p)
 		_ = r.SetReadDeadline(time.Now().Add(firstMessageTimeout))
 		s := newStream(ctx, r, who, proto)
-		s.first = true
+		s.first.Store(true)
 		defer func() {
 			if cause := recover(); cause != nil {
 				n.log.Error("a protocol handler failed", "protocol", proto, "peer", who, "panic", cause, "stack", string(debug.Stack()))

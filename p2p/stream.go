@@ -51,7 +51,7 @@ type Stream struct {
 
 	sending sync.Mutex
 	fixed   atomic.Bool // SetDeadline was called: no default for Send
-	first   bool        // a handler's stream that has received nothing yet
+	first   atomic.Bool // a handler's stream that has received nothing yet
 	unbind  func() bool // stops watching ctx
 }
 
@@ -102,11 +102,8 @@ func (s *Stream) Send(v any) error {
 // another message began, the error wraps io.EOF.
 func (s *Stream) Receive(v any) error {
 	body, err := readFrame(s.r)
-	if s.first {
-		s.first = false
-		if !s.fixed.Load() {
-			_ = s.raw.SetReadDeadline(time.Time{})
-		}
+	if s.first.Swap(false) && !s.fixed.Load() {
+		_ = s.raw.SetReadDeadline(time.Time{})
 	}
 	if err != nil {
 		return s.wrap("p2p.Receive", err)
@@ -182,7 +179,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 // Send's default with it.
 func (s *Stream) SetDeadline(t time.Time) error {
 	s.fixed.Store(true)
-	s.first = false
+	s.first.Store(false)
 	return s.wrap("p2p.SetDeadline", s.raw.SetDeadline(t))
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"runtime/debug"
+	"sync"
+	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -15,6 +17,14 @@ import (
 
 // MaxGossip bounds one message of a topic, in bytes.
 const MaxGossip = 1 << 20
+
+// What one author may publish on one topic: authorBurst messages at once and
+// authorRate in a second after that. More are neither delivered nor passed on.
+const (
+	authorBurst = 200
+	authorRate  = 20
+	maxAuthors  = 8192 // remembered per topic
+)
 
 // newGossip starts gossipsub. Every message carries its author's signature,
 // which is checked before any validator sees it.
@@ -42,7 +52,8 @@ type Topic struct {
 // bad; any other error only keeps it from being delivered and passed on, as is
 // right for one that is merely old. validate is called from many goroutines and
 // must not block; deliver is called by one. The node's own messages are
-// validated and not delivered. What was published before is not replayed.
+// validated and not delivered. An author that publishes more than 20 messages a
+// second for long is not heard beyond that. What was published before is not replayed.
 func (n *Network) Join(topic string, validate func(from perigee.PeerID, data []byte) error, deliver func(from perigee.PeerID, data []byte)) (*Topic, error) {
 	const op = "p2p.Join"
 	n.mu.Lock()
@@ -53,7 +64,11 @@ func (n *Network) Join(topic string, validate func(from perigee.PeerID, data []b
 	if n.topics[topic] != nil {
 		return nil, perigee.E(op, perigee.Invalid, "topic %s is joined already", topic)
 	}
+	authors := &authors{}
 	err := n.gossip.RegisterTopicValidator(topic, func(_ context.Context, _ peer.ID, m *pubsub.Message) pubsub.ValidationResult {
+		if from := m.GetFrom(); from != n.self && !authors.admit(from, time.Now()) {
+			return pubsub.ValidationIgnore
+		}
 		return n.validate(topic, validate, m)
 	})
 	if err != nil {
@@ -82,6 +97,38 @@ func (n *Network) Join(topic string, validate func(from perigee.PeerID, data []b
 		}
 	})
 	return joined, nil
+}
+
+// authors counts what each author of a topic published lately.
+type authors struct {
+	mu  sync.Mutex
+	all map[peer.ID]*author
+}
+
+type author struct {
+	left  float64
+	since time.Time
+}
+
+// admit takes one message from an author's allowance.
+func (as *authors) admit(p peer.ID, now time.Time) bool {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	a := as.all[p]
+	if a == nil {
+		if as.all == nil || len(as.all) >= maxAuthors {
+			as.all = map[peer.ID]*author{}
+		}
+		a = &author{authorBurst, now}
+		as.all[p] = a
+	}
+	a.left = min(authorBurst, a.left+now.Sub(a.since).Seconds()*authorRate)
+	a.since = now
+	if a.left < 1 {
+		return false
+	}
+	a.left--
+	return true
 }
 
 // validate judges one message.
