@@ -217,3 +217,31 @@ func TestWorkerKilled(t *testing.T) {
 		t.Errorf("executions: %+v", st.Executions)
 	}
 }
+
+// TestCorruptHolder has two holders of an input, one of which sends corrupt
+// blocks: the job gets right bytes from the other. Where only the corrupt one
+// holds the data, the job fails and says so.
+func TestCorruptHolder(t *testing.T) {
+	asker := startNode(t)
+	corrupt := startNode(t, peer(asker), binary(binaries.liar), env("PERIGEE_CORRUPT=1"))
+	honest := startNode(t, peer(asker))
+	waitOffers(t, asker, 3)
+	big := randomFile(t, 5<<20)
+	both := corrupt.addPath(t, big, true)
+	honest.addPath(t, big, true)
+	job := slowJob(t, asker, both.CID, "1")
+	job.Placement.Exclude = []string{string(corrupt.id), string(honest.id)} // the bytes must travel
+	want := exactlyOnce(t, honest, honest.runJob(t, slowJob(t, honest, both.CID, "1")))
+	if out := exactlyOnce(t, asker, asker.runJob(t, job)); out != want {
+		t.Errorf("the output is %q, want %q", out, want)
+	}
+
+	alone := corrupt.addPath(t, randomFile(t, 3<<20), true)
+	job = slowJob(t, asker, alone.CID, "1")
+	job.Placement.Exclude = []string{string(corrupt.id), string(honest.id)}
+	job.Attempts = 1
+	st := asker.runJob(t, job)
+	if st.State != perigee.JobFailed || !strings.Contains(st.Error.Message, corrupt.id.Short()) {
+		t.Errorf("the job over corrupt blocks is %s: %+v", st.State, st.Error)
+	}
+}

@@ -32,3 +32,14 @@ var alter = func(e data.Entry) data.Entry {
 	}
 	return e
 }
+
+// tamper makes a holder that sends corrupt blocks: when PERIGEE_CORRUPT is set,
+// it flips a bit in the middle of every block of some size.
+var tamper = func(block []byte) []byte {
+	if os.Getenv("PERIGEE_CORRUPT") == "" || len(block) < 1024 {
+		return block
+	}
+	b := bytes.Clone(block)
+	b[len(b)/2] ^= 1
+	return b
+}

@@ -135,7 +135,7 @@ func (n *Node) openNetwork(ctx context.Context) error {
 }
 
 func (n *Node) openData(ctx context.Context) (err error) {
-	n.data, err = data.Open(ctx, data.Config{Dir: n.path("data"), DB: n.db, Host: n.net.Host(), Router: n.net, Log: n.log})
+	n.data, err = data.Open(ctx, data.Config{Dir: n.path("data"), DB: n.db, Host: n.net.Host(), Router: n.net, Tamper: tamper, Log: n.log})
 	if err != nil {
 		return err
 	}

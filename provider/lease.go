@@ -166,8 +166,8 @@ func (p *Provider) checkLease(from perigee.PeerID, l *perigee.Lease) error {
 			return perigee.E(op, perigee.Invalid, "execution ID %q is malformed or repeated", e.ID)
 		}
 		seen[e.ID] = true
-		if !e.Part.Module.Defined() {
-			return perigee.E(op, perigee.Invalid, "execution %q names no module", e.ID)
+		if err := e.Part.Validate(); err != nil {
+			return perigee.E(op, perigee.Invalid, err, "execution %q", e.ID)
 		}
 		if err := p.fits(e.Part.Engine, e.Part.Limits, l.CPU); err != nil {
 			return err

@@ -90,6 +90,9 @@ func (r *Requester) input(ctx context.Context, in perigee.Input, hints map[perig
 	if out.Split, err = schedule.ParseSplit(in.Split); err != nil {
 		return out, err
 	}
+	if in.Source == "" { // a split by count needs no data
+		return out, nil
+	}
 	if owner, _, ok := strings.Cut(in.Source, "/"); ok && owner != "" {
 		if _, err := perigee.ParseCID(owner); err != nil {
 			return r.datasetInput(ctx, in, out, hints)
