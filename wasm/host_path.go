@@ -154,8 +154,8 @@ func (x *execution) openable(p place, flags uint32, writing bool) errno {
 	case n.kind == perigee.KindSymlink:
 		return eLOOP // not followed, and there is nothing in it to read
 	case n.isDir():
-		// Write rights are ignored: C libraries ask for all they might need.
-		if flags&openTruncate != 0 || (flags&openCreate != 0 && writing && flags&openDirectory == 0) {
+		// One who asks for a directory by name may ask for all rights there are.
+		if flags&openTruncate != 0 || writing && flags&openDirectory == 0 {
 			return eISDIR
 		}
 		return ok

@@ -34,7 +34,7 @@ var refused = strings.Fields(`
 	iopl ioperm modify_ldt personality syslog lookup_dcookie nfsservctl vhangup
 	setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset
 	shmget shmat shmctl msgget msgsnd msgrcv msgctl semget semop semctl mq_open mq_unlink
-	mknod mknodat fanotify_init inotify_init inotify_init1
+	open creat openat2 truncate mknod mknodat fanotify_init inotify_init inotify_init1
 	chmod fchmodat chown lchown fchownat link linkat symlink symlinkat rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir`)
 
 // confine closes the sandbox around this process, all threads of it, as far as
@@ -83,6 +83,9 @@ func restrictCalls() error {
 	other := func(name string) seccomp.NameWithConditions {
 		return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.NotEqual, Value: self}}}
 	}
+	withBit := func(name string, argument uint32, bit uint64) seccomp.NameWithConditions {
+		return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{{Argument: argument, Operation: seccomp.BitsSet, Value: bit}}}
+	}
 	return seccomp.LoadFilter(seccomp.Filter{
 		NoNewPrivs: true,
 		Flag:       seccomp.FilterFlagTSync,
@@ -94,7 +97,9 @@ func restrictCalls() error {
 				{Names: names, Action: seccomp.ActionErrno},
 				{NamesWithCondtions: []seccomp.NameWithConditions{
 					other("kill"), other("tgkill"), other("rt_sigqueueinfo"), other("rt_tgsigqueueinfo"),
-					{Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsSet, Value: newUserspace}}},
+					withBit("clone", 0, newUserspace),
+					// Landlock refuses these too, where there is Landlock.
+					withBit("openat", 2, unix.O_WRONLY), withBit("openat", 2, unix.O_RDWR), withBit("openat", 2, unix.O_CREAT),
 				}, Action: seccomp.ActionErrno},
 			},
 		},

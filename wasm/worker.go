@@ -85,6 +85,10 @@ type worker struct {
 	store   *guestStore
 }
 
+// tidyAfter is how many bytes a guest read or wrote for its worker to give
+// memory back afterwards.
+const tidyAfter = 8 << 20
+
 type loadedModule struct {
 	path   string
 	mark   fileMark
@@ -140,10 +144,16 @@ func (w *worker) run(req *runRequest) error {
 			return err
 		}
 	}
-	if x.scratch.memory > 8<<20 {
-		defer debug.FreeOSMemory()
+	w.current, w.store = nil, nil
+	heavy := x.disk > tidyAfter || x.read > tidyAfter
+	x = nil
+	if err := w.wire.send(frameDone, result); err != nil {
+		return err
 	}
-	return w.wire.send(frameDone, result)
+	if heavy { // while nobody waits
+		debug.FreeOSMemory()
+	}
+	return nil
 }
 
 // sendEntries sends the outputs in pages.
