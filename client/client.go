@@ -250,9 +250,9 @@ func drain(resp *http.Response) {
 func (c *Client) transportError(ctx context.Context, op string, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		if errors.Is(cause, context.DeadlineExceeded) {
-			return perigee.E(op, perigee.Timeout, cause, "no answer from %s in time", c.url)
+			return perigee.E(op, perigee.Timeout, "no answer from the node at %s in time", c.url)
 		}
-		return perigee.E(op, perigee.Cancelled, cause, "stopped waiting for %s", c.url)
+		return perigee.E(op, perigee.Cancelled, "interrupted while waiting for the node at %s", c.url)
 	}
 	var known *perigee.Error // a reader of the request's body failed
 	if errors.As(err, &known) {
@@ -262,7 +262,7 @@ func (c *Client) transportError(ctx context.Context, op string, err error) error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
-	return perigee.E(op, perigee.Unavailable, err, "no node answers at %s: start one with: perigee serve", c.url)
+	return perigee.E(op, perigee.Unavailable, "no node answers at %s (%s); start one with: perigee serve", c.url, err)
 }
 
 // problemError makes an error of an answer that is one.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -63,10 +64,22 @@ func runPins(cmd *cobra.Command, a *app) error {
 			fmt.Fprintln(w, "this node keeps nothing yet; add something with: perigee data add PATH")
 			return
 		}
-		t := newTable("CID", ">SIZE", "KEPT FOR", "NAME", "IN PLACE AT")
+		t := newTable("CID", ">SIZE", "KEPT FOR", "NAME")
 		for _, p := range pins {
-			t.row(p.CID.String(), bytesText(p.Size), orDash(strings.Join(p.Owners, ", ")), orDash(p.Name), orDash(p.InPlace))
+			t.row(p.CID.String(), bytesText(p.Size), orDash(strings.Join(ownerKinds(p.Owners), ", ")), p.Name)
 		}
 		t.print(w)
 	})
+}
+
+// ownerKinds tells what keeps a root without the names of jobs and peers.
+func ownerKinds(owners []string) []string {
+	kinds := make([]string, 0, len(owners))
+	for _, o := range owners {
+		kind, _, _ := strings.Cut(o, "/")
+		if !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
 }

@@ -84,6 +84,10 @@ func (a *app) report(err error) {
 		return
 	}
 	var usage *usageError
+	var guest *guestError
+	if errors.As(err, &guest) && !a.errTTY {
+		return // standard error is the program's own, and the exit code says it
+	}
 	fmt.Fprintf(a.errOut, "perigee: %s\n", strings.TrimSpace(err.Error()))
 	if errors.As(err, &usage) && usage.cmd != "" {
 		fmt.Fprintf(a.errOut, "Try: %s --help\n", usage.cmd)

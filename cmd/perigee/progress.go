@@ -57,7 +57,7 @@ func (m *meter) set(done, total int64, more string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	if m.done || now.Before(m.next) {
+	if m.done || now.Before(m.next) || !m.tty && total > 0 && done >= total {
 		return
 	}
 	m.next = now.Add(m.every())
