@@ -230,7 +230,7 @@ func (f *fetch) missingIn(ctx context.Context, c cid.Cid, size, lo, hi int64) ([
 		return b, err
 	}
 	err := fileRuns(ctx, c, -1, lo, hi, get, func(r run) error {
-		if _, ok := identity(r.cid); ok || r.block != nil {
+		if _, ok := known(r.cid); ok || r.block != nil {
 			return nil
 		}
 		_, ok, err := k.have(string(r.cid.Hash()))

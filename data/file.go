@@ -107,7 +107,7 @@ func fileRunsAt(ctx context.Context, c cid.Cid, base, size, lo, hi int64, depth 
 // fileSize returns the size of the file c.
 func (s *Store) fileSize(c cid.Cid, get getter) (int64, error) {
 	if !isInner(c) {
-		if d, ok := identity(c); ok {
+		if d, ok := known(c); ok {
 			return int64(len(d)), nil
 		}
 		n, ok, err := s.haveLocal(string(c.Hash()))
@@ -244,7 +244,7 @@ type fileCheck struct {
 // files by their status; the reader of the extent checks the bytes.
 func (s *Store) extent(r run, files map[uint64]*fileCheck) (perigee.Extent, error) {
 	x := perigee.Extent{Length: r.length}
-	if d, ok := identity(r.cid); ok && r.block == nil {
+	if d, ok := known(r.cid); ok && r.block == nil {
 		x.Data, x.Sum = d, sumOf(d)
 		return x, nil
 	}

@@ -86,7 +86,7 @@ func shardLinks(ctx context.Context, n ufsNode, get getter, out []link, depth in
 func (s *Store) entry(l link, get getter) (perigee.TreeEntry, error) {
 	e := perigee.TreeEntry{Name: l.Name, Kind: perigee.KindFile, CID: perigee.NewCID(l.CID)}
 	if !isInner(l.CID) {
-		if d, ok := identity(l.CID); ok {
+		if d, ok := known(l.CID); ok {
 			e.Size = int64(len(d))
 			return e, nil
 		}

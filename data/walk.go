@@ -114,7 +114,7 @@ func (w *walker) enter(ctx context.Context, c cid.Cid, parent *ufsNode, claimed 
 func (w *walker) leaf(c cid.Cid, parent *ufsNode, claimed uint64) (below, error) {
 	hash := string(c.Hash())
 	size, ok := int64(0), false
-	if d, inCID := identity(c); inCID {
+	if d, inCID := known(c); inCID {
 		size, ok = int64(len(d)), true
 	} else {
 		var err error
