@@ -324,7 +324,8 @@ func TestGossip(t *testing.T) {
 		from perigee.PeerID
 		text string
 	}
-	nets := []*Network{testNet(t), testNet(t), testNet(t)}
+	off := func(c *Config) { c.DHT = "off" } // through which they would meet
+	nets := []*Network{testNet(t, off), testNet(t, off), testNet(t, off)}
 	connect(t, nets[0], nets[1])
 	connect(t, nets[1], nets[2]) // 0 and 2 hear each other through 1
 	got := make([]chan message, 3)
