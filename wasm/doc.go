@@ -10,6 +10,10 @@
 // limits and cancellation kill the worker, so nothing a guest does can outlive
 // them; a worker that dies takes one execution with it.
 //
+// A worker serves one guest after the other. Between those stand the engine's own
+// walls, a store and a memory for each, and nothing of an execution is kept but
+// compiled modules and idle buffers.
+//
 // The package has two sides. The parent side (engine.go, pool.go, process.go,
 // compile.go, session.go, outcome.go) lives in the node and treats whatever a
 // worker says as hostile. The worker side (worker.go, execution.go and the host_*.go

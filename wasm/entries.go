@@ -50,9 +50,17 @@ func (l *entryList) file(path string, f *scratchFile) error {
 	} else {
 		e.Runs, err = l.x.scratch.runs(f)
 	}
+	for runs := e.Runs; len(runs) > runsPerMessage; { // files written in turns lie in many pieces
+		e.Runs, e.More = runs[:runsPerMessage], true
+		l.all = append(l.all, e)
+		runs = runs[runsPerMessage:]
+		e.Runs, e.More = runs, false
+	}
 	l.all = append(l.all, e)
 	return err
 }
+
+const runsPerMessage = 2048
 
 // directory adds a directory and what is below it.
 func (l *entryList) directory(path string, dir *node) error {

@@ -62,6 +62,7 @@ type entryMessage struct {
 	Target string
 	Data   []byte
 	Runs   []spillRun
+	More   bool // the next message has further runs of the same file
 }
 
 // spillRun is Length bytes of a file: at Offset of the spill file, or zeroes

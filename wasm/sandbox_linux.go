@@ -14,6 +14,7 @@ import (
 // Resource limits of a worker process.
 const (
 	workerFiles   = 512     // descriptors; filesOpen and a few more are used
+	compileMemory = 8 << 30 // bytes of memory to compile a module in
 	rightReadFile = 1 << 2  // LANDLOCK_ACCESS_FS_READ_FILE
 	rightReadDir  = 1 << 3  // LANDLOCK_ACCESS_FS_READ_DIR
 	newUserspace  = 1 << 28 // CLONE_NEWUSER
@@ -50,7 +51,7 @@ func confine(cacheDir, purpose string) readyMessage {
 	}
 	note("landlock", restrictFiles(cacheDir, purpose))
 	note("seccomp", restrictCalls())
-	note("rlimits", restrictResources())
+	note("rlimits", restrictResources(purpose))
 	return readyMessage{Sandbox: strings.Join(append(have, "separate process"), ", "), Missing: strings.Join(missing, ", ")}
 }
 
@@ -106,9 +107,14 @@ func restrictCalls() error {
 	})
 }
 
-// restrictResources bounds descriptors and leaves no core files, which would
-// hold the guest's data.
-func restrictResources() error {
+// restrictResources bounds descriptors, and the memory a hostile module can make
+// the compiler use, and leaves no core files, which would hold the guest's data.
+func restrictResources(purpose string) error {
+	if purpose == purposeCompile {
+		if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: compileMemory, Max: compileMemory}); err != nil {
+			return err
+		}
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return err
 	}

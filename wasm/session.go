@@ -20,7 +20,9 @@ type session struct {
 
 	spill   *os.File
 	entries []OutEntry
+	partial *entryMessage // a file whose runs are still coming
 	inline  int
+	runs    int64
 	live    [2]int64 // bytes of stdout and stderr already passed on
 	healthy bool     // the worker may be used again
 	rebuild bool     // the compiled module must be made anew
@@ -149,7 +151,7 @@ func (s *session) converse(req *runRequest) (*runResult, error) {
 			if err := decodePayload(payload, &r); err != nil {
 				return nil, err
 			}
-			if r.Fuel < 0 || r.BytesRead < 0 || r.PeakMemory < 0 || r.CPU < 0 {
+			if s.partial != nil || r.Fuel < 0 || r.BytesRead < 0 || r.PeakMemory < 0 || r.CPU < 0 {
 				return nil, errFrame
 			}
 			return &r, nil
@@ -212,9 +214,24 @@ func (s *session) collect(payload []byte) error {
 	if int64(len(s.entries)+len(page)) > s.task.Limits.Files+int64(len(s.task.Outputs))+2 {
 		return errFrame
 	}
+	limits := &s.task.Limits
 	for _, m := range page {
-		if s.inline += len(m.Data); s.inline > 2*inlineTotal {
+		s.inline += len(m.Data)
+		s.runs += int64(len(m.Runs))
+		// At most one run for each chunk of a file, the last of which may be short.
+		if s.inline > 2*inlineTotal || s.runs > limits.Disk/chunkSize+limits.Files+int64(len(s.task.Outputs))+2 {
 			return errFrame
+		}
+		if s.partial != nil {
+			if m.Path != s.partial.Path || m.Kind != s.partial.Kind || m.Size != s.partial.Size || len(m.Data) > 0 {
+				return errFrame
+			}
+			m.Runs = append(s.partial.Runs, m.Runs...)
+			s.partial = nil
+		}
+		if m.More {
+			s.partial = &m
+			continue
 		}
 		e, err := outEntry(m, s.spill)
 		if err != nil {

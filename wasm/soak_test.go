@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -31,6 +32,29 @@ func TestPages(t *testing.T) {
 	task = taskOf(t, wasmtest.C(t, "cat"), "/in/long", "/in/long.inline")
 	task.Mounts = []Mount{{"/in", tree}}
 	require.True(t, long+long == read(t, mustRun(t, sharedEngine(t), task), "stdout"))
+}
+
+// TestTurns writes two large files in turns, whose bytes then lie in more pieces
+// than one message can name.
+func TestTurns(t *testing.T) {
+	const pieces = runsPerMessage + 500
+	task := taskOf(t, wasmtest.C(t, "evil"), "turns", fmt.Sprint(pieces))
+	task.Outputs, task.Limits.Disk = []string{"/out"}, 4<<30
+	task.Limits.Fuel = 1e13
+	o := mustRun(t, sharedEngine(t), task)
+	for _, name := range []string{"out/a", "out/b"} {
+		require.EqualValues(t, pieces<<16, o.Entry(name).Size)
+		r, err := o.Entry(name).Open()
+		require.NoError(t, err)
+		buf := make([]byte, 1<<16)
+		for i := range pieces {
+			_, err := io.ReadFull(r, buf)
+			require.NoError(t, err)
+			if buf[0] != byte(i) || buf[len(buf)-1] != byte(i) {
+				t.Fatalf("piece %d of %s is not what was written", i, name)
+			}
+		}
+	}
 }
 
 // TestLiveWhileRunning hears a program that never ends.

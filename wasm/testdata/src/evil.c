@@ -139,6 +139,15 @@ int main(int argc, char **argv) {
       clock_gettime(CLOCK_MONOTONIC, &t);
     }
   }
+  if (!strcmp(what, "turns")) { // two files written in turns
+    static char buf[1 << 16];
+    int a = open("/out/a", O_WRONLY | O_CREAT, 0644), b = open("/out/b", O_WRONLY | O_CREAT, 0644);
+    for (long long i = 0; i < n; i++) {
+      memset(buf, (char)i, sizeof buf);
+      if (write(a, buf, sizeof buf) < 0 || write(b, buf, sizeof buf) < 0) return 1;
+    }
+    return 0;
+  }
   if (!strcmp(what, "deep")) {
     int fd = open("/out", O_RDONLY | O_DIRECTORY);
     for (long long i = 0; i < n; i++) {
