@@ -157,6 +157,7 @@ type JobStatus struct {
 	Output     CID               `json:"output" doc:"CID of the job's output directory once completed"`
 	Cost       Amount            `json:"cost" doc:"micro-credits"`
 	Reused     int               `json:"reused" doc:"parts answered by earlier receipts"`
+	Audited    int               `json:"audited" doc:"results that another provider repeated to the byte before they were accepted"`
 	ExitCode   int               `json:"exit_code" doc:"first non-zero exit code of the merge or of a part, in order of index"`
 	Error      *Fault            `json:"error,omitempty"`
 	Note       string            `json:"note,omitempty" doc:"what the job waits for, while it waits"`

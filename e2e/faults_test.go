@@ -132,12 +132,21 @@ func TestLiarIsOutvoted(t *testing.T) {
 	liar := startNode(t, peer(honest[0]), binary(binaries.liar), env("PERIGEE_LIE=42\n"))
 	waitOffers(t, honest[0], 4)
 	source := everywhere(t, someFiles(4), honest[1], honest[2], liar)
-	job := slowJob(t, honest[0], source, "1")
-	job.Verify = perigee.Verify{Mode: "replicate", Copies: 3, Quorum: 2}
-	st := honest[0].runJob(t, job)
-	out := exactlyOnce(t, honest[0], st)
-	if strings.Contains(out, "42\n") && strings.HasSuffix(out, "42\n") {
+	for _, verify := range []perigee.Verify{{Mode: "replicate", Copies: 3, Quorum: 2}, {Mode: "audit"}} {
+		t.Run(verify.Mode, func(t *testing.T) { outvote(t, honest[0], liar, source, verify) })
+	}
+}
+
+func outvote(t *testing.T, asker, liar *testNode, source perigee.CID, verify perigee.Verify) {
+	job := slowJob(t, asker, source, "1")
+	job.Verify = verify
+	st := asker.runJob(t, job)
+	out := exactlyOnce(t, asker, st)
+	if strings.Contains(out, "\n42\n") {
 		t.Errorf("the lie got through: %s", out)
+	}
+	if verify.Mode == "audit" && st.Audited != 4 {
+		t.Errorf("%d of 4 results of unknown providers were audited", st.Audited)
 	}
 	caught := false
 	for _, x := range st.Executions {

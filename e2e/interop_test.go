@@ -43,12 +43,15 @@ func TestInteropSameRoots(t *testing.T) {
 // Perigee node fetches what Kubo holds, over real sockets.
 func TestInteropFetch(t *testing.T) {
 	file, tree := interopFile(t, 100_000_000), interopTree(t, 1000, 0)
+	// Kubo cannot fetch the empty block from anyone, another Kubo included.
+	full := interopTree(t, 1000, 0)
+	require.NoError(t, os.WriteFile(filepath.Join(full, interopEmpty), []byte("not empty"), 0o644))
 	for _, profile := range interopProfiles {
 		t.Run("Kubo from Perigee/"+profile, func(t *testing.T) {
 			node, k := startNode(t), newKubo(t, profile)
 			k.serve()
 			k.run("swarm", "connect", node.addr)
-			for _, path := range []string{file, tree} {
+			for _, path := range []string{file, full} {
 				cid := interopAdd(t, node, path, "--profile", profile, "--in-place")
 				got := filepath.Join(t.TempDir(), "got")
 				k.run("get", "--output", got, cid)
@@ -84,6 +87,9 @@ func interopFile(t *testing.T, n int) string {
 	require.NoError(t, os.WriteFile(path, b, 0o644))
 	return path
 }
+
+// interopEmpty is the empty file of interopTree.
+const interopEmpty = "0/0/file 0.bin"
 
 // interopTree writes a tree of n files whose sizes meet every case of a chunker:
 // empty, small, exactly a chunk, more than one. With pad, all lie in one

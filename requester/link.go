@@ -218,7 +218,7 @@ func (u *run) leaseFor(id perigee.PeerID, execs []*exec) (*perigee.Lease, error)
 		ID: u.rec.ID + "-" + hex.EncodeToString(nonce[:]), Requester: u.r.cfg.Peer, Provider: id, Job: u.rec.ID,
 		Created: time.Now().UnixMilli(), CPU: u.job.Resources.CPU,
 		Timeout: u.job.Resources.Timeout.D().Milliseconds(), Retention: u.job.Retention.D().Milliseconds(),
-		StreamLogs: u.job.StreamLogs && u.job.Verify.Mode != "replicate",
+		StreamLogs: u.job.StreamLogs && u.job.Verify.Mode == "none",
 	}
 	u.mu.Lock()
 	known := map[perigee.CID]bool{}

@@ -239,6 +239,7 @@ func (u *run) unplaceable(want []*part, plan schedule.Plan, now time.Time) {
 			p.hedged, p.hedgeAt = false, now.Add(5*time.Second)
 		} else {
 			clear(p.tried)
+			u.waiveAudit(p)
 		}
 	}
 	reason := "no provider's offer is known yet"

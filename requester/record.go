@@ -20,6 +20,7 @@ import (
 //	req/p/<job>/<part>      partRecord
 //	req/x/<job>/<execution> execRecord
 //	req/k/<job key>         reuseRecord: an accepted receipt that answers the key
+//	req/s/<provider>        standing
 //	req/e/<expiry><job>     nothing: jobs that keep pins, by the end of retention
 const (
 	jobPrefix    = "req/j/"
@@ -30,6 +31,8 @@ const (
 	execPrefix   = "req/x/"
 	reusePrefix  = "req/k/"
 	expirePrefix = "req/e/"
+
+	standingPrefix = "req/s/"
 )
 
 // jobRecord is what is durable of a job beside its parts and executions.
@@ -44,6 +47,7 @@ type jobRecord struct {
 	Parts       int                  `cbor:"parts"`
 	Done        int                  `cbor:"done"`
 	Reused      int                  `cbor:"reused"`
+	Audited     int                  `cbor:"audited"`
 	Cost        perigee.Amount       `cbor:"cost"`
 	ExitCode    int                  `cbor:"exit_code"`
 	Output      perigee.CID          `cbor:"output"`
@@ -156,7 +160,7 @@ func (r *Requester) scanExecs(id string, fn func(*execRecord)) error {
 func (rec *jobRecord) status() perigee.JobStatus {
 	st := perigee.JobStatus{
 		ID: rec.ID, Name: rec.Name, State: rec.State, Created: time.UnixMicro(rec.Created),
-		Parts: rec.Parts, Done: rec.Done, Output: rec.Output, Cost: rec.Cost, Reused: rec.Reused,
+		Parts: rec.Parts, Done: rec.Done, Output: rec.Output, Cost: rec.Cost, Reused: rec.Reused, Audited: rec.Audited,
 		ExitCode: rec.ExitCode, Error: rec.Fault, Executions: []perigee.ExecutionStatus{},
 	}
 	st.Finished = timePtr(rec.Finished)

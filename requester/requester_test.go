@@ -257,3 +257,13 @@ func TestExplainNamesTheRule(t *testing.T) {
 	require.Equal(t, "exclude", x.Candidates[0].Rule)
 	require.Len(t, x.Unplaced, 2)
 }
+
+func TestAuditWithoutAnotherProviderIsWaived(t *testing.T) {
+	b := newBench(t)
+	job := b.spinJob(2)
+	job.Verify.Mode = "audit"
+	st := b.run(job)
+	require.Equal(t, perigee.JobCompleted, st.State, "%+v", st.Error)
+	require.Zero(t, st.Audited)
+	require.Len(t, st.Executions, 2)
+}

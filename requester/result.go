@@ -102,6 +102,7 @@ func (u *run) onReceipt(from perigee.PeerID, ev *perigee.Event, rc *perigee.Rece
 	u.times = append(u.times, time.Duration(rc.Finished-rc.Started)*time.Microsecond)
 	u.close(e, perigee.ExecCompleted, nil)
 	u.hints[e.Result.Output] = appendPeer(u.hints[e.Result.Output], e.Provider)
+	u.audit(e)
 }
 
 func appendPeer(list []perigee.PeerID, p perigee.PeerID) []perigee.PeerID {
@@ -171,11 +172,8 @@ func (e *exec) outcome() string {
 // judge decides on a part from its executions so far: it accepts a result,
 // fails the job (and reports true), or leaves the part open. mu is held.
 func (u *run) judge(p *part) (failed bool) {
-	replicate := u.job.Verify.Mode == "replicate"
-	quorum := 1
-	if replicate {
-		quorum = u.job.Verify.Quorum
-	}
+	quorum := p.quorum
+	replicate := quorum > 1
 	tally := map[string][]*exec{}
 	active, counted := 0, 0
 	var last *exec
@@ -198,12 +196,16 @@ func (u *run) judge(p *part) (failed bool) {
 		if len(agree) < quorum {
 			continue
 		}
+		u.remember(p, agree)
 		u.disagree(p, agree)
 		if agree[0].State == perigee.ExecCompleted {
 			return u.accept(p, agree[0])
 		}
 		u.end(perigee.JobFailed, perigee.E("requester.Run", agree[0].Fault.Kind, "%s: %s", u.partName(p), agree[0].Fault.Message))
 		return true
+	}
+	if u.job.Verify.Mode == "audit" && replicate && len(tally) > 1 && p.copies == counted {
+		p.copies++ // two results disagree: a third provider decides
 	}
 	limit := u.job.Attempts + p.copies - 1
 	if active > 0 || p.attempts < limit || p.planned {
@@ -249,7 +251,7 @@ func (u *run) partName(p *part) string {
 // disagree bars the providers whose result for a part differs from the one that
 // the quorum agreed on.
 func (u *run) disagree(p *part, agree []*exec) {
-	if u.job.Verify.Mode != "replicate" {
+	if p.quorum < 2 {
 		return
 	}
 	for _, e := range p.execs {

@@ -14,18 +14,20 @@ import (
 // part is what a run remembers of one part.
 type part struct {
 	*partRecord
-	key      perigee.CID
-	bytes    int64
-	copies   int // executions wanted at once
-	attempts int // executions made
-	hedged   bool
-	hedgeAt  time.Time // not to be hedged before
-	planned  bool      // waits at a provider's plan, or a lease is under way
-	accepted *execRecord
-	tried    map[perigee.PeerID]bool // providers that failed it without proof of fault
-	execs    []*exec
-	retryAt  time.Time
-	log      partLog
+	key       perigee.CID
+	bytes     int64
+	copies    int  // results wanted of different providers
+	quorum    int  // of which must agree
+	unaudited bool // an audit was due and nobody could make it
+	attempts  int  // executions made
+	hedged    bool
+	hedgeAt   time.Time // not to be hedged before
+	planned   bool      // waits at a provider's plan, or a lease is under way
+	accepted  *execRecord
+	tried     map[perigee.PeerID]bool // providers that failed it without proof of fault
+	execs     []*exec
+	retryAt   time.Time
+	log       partLog
 }
 
 // exec is an execution and the run's knowledge of it beyond the record.
@@ -117,6 +119,11 @@ func (r *Requester) restoreRun(rec *jobRecord) (*run, error) {
 			u.parts[x.Part].tried[x.Provider] = true
 		}
 	})
+	for _, p := range u.parts {
+		if u.job.Verify.Mode == "audit" && p.accepted == nil && len(p.execs) > 1 {
+			p.copies, p.quorum = 2, 2 // it may have been under audit
+		}
+	}
 	return u, err
 }
 
@@ -126,9 +133,9 @@ func (u *run) addPart(p *partRecord) *part {
 	if err != nil { // cannot happen: the part was encoded before
 		u.r.cfg.Log.Error("job key", "job", u.rec.ID, "err", err)
 	}
-	x := &part{partRecord: p, key: key, copies: 1, tried: map[perigee.PeerID]bool{}}
+	x := &part{partRecord: p, key: key, copies: 1, quorum: 1, tried: map[perigee.PeerID]bool{}}
 	if u.job.Verify.Mode == "replicate" {
-		x.copies = u.job.Verify.Copies
+		x.copies, x.quorum = u.job.Verify.Copies, u.job.Verify.Quorum
 	}
 	for _, in := range p.Part.Inputs {
 		x.bytes += in.Bytes()
@@ -342,7 +349,7 @@ func (u *run) missing(p *part) int {
 		want++
 	}
 	for _, e := range p.execs {
-		if !e.State.Final() || e.State == perigee.ExecCompleted || deterministic(e.Fault) && u.job.Verify.Mode == "replicate" {
+		if !e.State.Final() || e.State == perigee.ExecCompleted || deterministic(e.Fault) && p.quorum > 1 {
 			want--
 		}
 	}
