@@ -189,8 +189,8 @@ func (d *Datasets) peers() []perigee.PeerID {
 	return peers[:min(len(peers), askPeers)]
 }
 
-// Met compares lists with a peer and takes what is newer there. It returns at
-// once; comparisons with one peer are some seconds apart.
+// Met compares lists with a peer and takes what is newer there, trying a few
+// times when the peer does not answer. It returns at once; comparisons with one peer are some seconds apart.
 func (d *Datasets) Met(peer perigee.PeerID) {
 	if d.cfg.Call == nil || peer == d.cfg.Node {
 		return
@@ -206,7 +206,13 @@ func (d *Datasets) Met(peer perigee.PeerID) {
 	d.met[peer] = time.Now()
 	d.mu.Unlock()
 	d.task(func(ctx context.Context) {
-		if err := d.compare(ctx, peer); err != nil {
+		// A peer that only just starts may not serve datasets yet.
+		for _, pause := range []time.Duration{0, time.Second, 5 * time.Second, 30 * time.Second} {
+			wait(ctx, pause)
+			err := d.compare(ctx, peer)
+			if err == nil || ctx.Err() != nil || errors.Is(err, perigee.Corrupt) {
+				return
+			}
 			d.log.Debug("cannot compare datasets", "peer", peer, "cause", err)
 		}
 	})

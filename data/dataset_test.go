@@ -289,6 +289,18 @@ func mustHead(t testing.TB, n *dsNode, set *perigee.Dataset) *perigee.DatasetHea
 	return h
 }
 
+// TestDatasetMetEarly meets a peer that does not serve datasets yet.
+func TestDatasetMetEarly(t *testing.T) {
+	w := newDsWire(t)
+	a, b := w.add(), w.add()
+	b.off.Store(true)
+	a.publish("x", "", dsPart("a", 1, a.id))
+	b.Met(a.id)
+	time.Sleep(50 * time.Millisecond)
+	b.off.Store(false)
+	dsEventually(t, "the list", func() bool { l, _ := b.ListDatasets(t.Context()); return len(l) == 1 })
+}
+
 func TestDatasetLookupAsks(t *testing.T) {
 	w := newDsWire(t)
 	a := w.add()

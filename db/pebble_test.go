@@ -225,6 +225,53 @@ func TestBrokenDisk(t *testing.T) {
 	}
 }
 
+// TestDiskFullForAWhile refuses space for tables, not for the log: writes fail
+// while that lasts and work again afterwards.
+func TestDiskFullForAWhile(t *testing.T) {
+	var full atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.HasSuffix(op.Path, ".sst") {
+			return &os.PathError{Op: "write", Path: op.Path, Err: syscall.ENOSPC}
+		}
+		return nil
+	}))
+	s, err := open("/db", fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "kept", "v")
+	full.Store(true)
+	var b Batch
+	b.Put([]byte("big"), make([]byte, 3<<20))
+	failed := false
+	for range 20 {
+		if err := s.Write(&b); errors.Is(err, perigee.Exhausted) && strings.Contains(err.Error(), "/db") {
+			failed = true
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !failed {
+		t.Error("no write failed")
+	}
+	if v, err := s.Get([]byte("kept")); err != nil || string(v) != "v" {
+		t.Errorf("read on a full disk: %q, %v", v, err)
+	}
+	full.Store(false)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if err = s.Write(&b); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("still failing with space again: %v", err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // cloneOf copies the store's files, since a failed store may keep its lock.
 func cloneOf(t *testing.T, mem *vfs.MemFS) vfs.FS {
 	t.Helper()
