@@ -313,7 +313,10 @@ func (f *fetch) blocks(ctx context.Context, wants []want) error {
 	if f.s.net == nil {
 		return perigee.E("data.Fetch", perigee.Unavailable, "%s is not on this node, which is offline", wants[0].cid)
 	}
-	rest, err := f.fromHolders(ctx, wants, f.known())
+	rest, err := f.fromHolders(ctx, wants, f.from)
+	if err == nil && len(rest) > 0 {
+		rest, err = f.fromHolders(ctx, rest, f.connected())
+	}
 	if err == nil && len(rest) > 0 {
 		rest, err = f.fromHolders(ctx, rest, f.search(ctx))
 	}
@@ -332,15 +335,9 @@ func (f *fetch) blocks(ctx context.Context, wants []want) error {
 	return perigee.E("data.Fetch", perigee.Unavailable, "%s; none holds %s", f.outcome(), rest[0].cid)
 }
 
-// known lists the holders to ask first: those named, then those connected.
-func (f *fetch) known() []perigee.PeerID {
-	out := slices.Clone(f.from)
-	for _, p := range f.s.net.connected() {
-		if !slices.Contains(out, p) {
-			out = append(out, p)
-		}
-	}
-	return out
+// connected lists the connected Perigee nodes that were not named.
+func (f *fetch) connected() []perigee.PeerID {
+	return slices.DeleteFunc(f.s.net.connected(), func(p perigee.PeerID) bool { return slices.Contains(f.from, p) })
 }
 
 // search asks the router for holders of the root, once.

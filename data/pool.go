@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,12 +27,11 @@ const (
 // once it has begun; the idle limit comes on top.
 const slowest = 32 << 10
 
-// due is a block asked of a holder and not yet here.
+// due is a block asked of a holder, or two, and not yet here.
 type due struct {
 	want
-	from   perigee.PeerID
-	since  time.Time
-	hedged bool
+	since time.Time
+	by    []perigee.PeerID // whom it is asked of
 }
 
 // pool spreads the blocks wanted over several holders. A holder that stalls,
@@ -123,7 +123,8 @@ func (p *pool) work(ctx context.Context, h perigee.PeerID) error {
 				}
 				return errors.New("could not be reached")
 			}
-			defer context.AfterFunc(ctx, func() { c.st.Reset() })()
+			st := c.st
+			defer context.AfterFunc(ctx, func() { st.Reset() })()
 		}
 		if err := p.ask(c, h, batch); err != nil {
 			if ctx.Err() != nil {
@@ -194,7 +195,7 @@ func (p *pool) pick(h perigee.PeerID) []want {
 		}
 		batch = append(batch, w)
 		bytes += guess(w)
-		p.due[hash] = &due{want: w, from: h, since: now}
+		p.due[hash] = &due{want: w, since: now, by: []perigee.PeerID{h}}
 	}
 	p.queue = rest
 	return batch
@@ -225,13 +226,13 @@ func (p *pool) hedge(h perigee.PeerID) []want {
 	var batch []want
 	lacks := p.missing[h]
 	for hash, d := range p.due {
-		if d.from == h || d.hedged || lacks[hash] || time.Since(d.since) < hedgeAfter {
+		if len(d.by) > 1 || d.by[0] == h || lacks[hash] || time.Since(d.since) < hedgeAfter {
 			continue
 		}
 		if len(batch) > 0 && batch[0].dir != d.dir {
 			continue
 		}
-		d.hedged = true
+		d.by = append(d.by, h)
 		if batch = append(batch, d.want); len(batch) >= 16 {
 			break
 		}
@@ -265,26 +266,41 @@ func (p *pool) absent(h perigee.PeerID, wants []want) {
 	for _, w := range wants {
 		hash := string(w.cid.Hash())
 		m[hash] = true
-		if d := p.due[hash]; d != nil && (d.from == h || d.hedged) {
-			delete(p.due, hash)
-			p.queue = append(p.queue, d.want)
-		}
+		p.release(h, hash)
 	}
 	p.signal()
 }
 
-// giveUp puts back what a holder owes.
+// again puts back what a holder did not get to send.
+func (p *pool) again(h perigee.PeerID, wants []want) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range wants {
+		p.release(h, string(w.cid.Hash()))
+	}
+	p.signal()
+}
+
+// release ends a holder's debt of a block; when nobody else owes it, it goes
+// back to the queue. The caller holds mu.
+func (p *pool) release(h perigee.PeerID, hash string) {
+	d := p.due[hash]
+	if d == nil {
+		return
+	}
+	d.by = slices.DeleteFunc(d.by, func(q perigee.PeerID) bool { return q == h })
+	if len(d.by) == 0 {
+		delete(p.due, hash)
+		p.queue = append(p.queue, d.want)
+	}
+}
+
+// giveUp puts back all that a holder owes.
 func (p *pool) giveUp(h perigee.PeerID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for hash, d := range p.due {
-		if d.from == h && !d.hedged {
-			delete(p.due, hash)
-			p.queue = append(p.queue, d.want)
-		} else if d.from == h {
-			d.from = "" // the hedge may bring it; if not, anyone may ask again
-			d.hedged = false
-		}
+	for hash := range p.due {
+		p.release(h, hash)
 	}
 	p.signal()
 }
@@ -343,7 +359,7 @@ func (p *pool) ask(c *holderStream, h perigee.PeerID, batch []want) error {
 	if end.Fault != nil {
 		return end.Fault.Err("data.Fetch")
 	}
-	return p.settle(h, batch, expected)
+	return p.settle(h, batch, expected, end.Missing)
 }
 
 // receive reads frames until their end. What has come is deleted from expected;
@@ -405,22 +421,37 @@ func (p *pool) keep(h perigee.PeerID, w want, data []byte) error {
 	return nil
 }
 
-// settle looks at what a finished answer did not bring.
-func (p *pool) settle(h perigee.PeerID, batch []want, expected map[string]bool) error {
-	var lacks []want
-	for _, w := range batch {
-		if expected[string(w.cid.Hash())] {
-			lacks = append(lacks, w)
+// settle looks at what a finished answer did not bring: what the holder said it
+// lacks, and what it left out because the answer grew too long. A holder that
+// sent nothing lacks it all.
+func (p *pool) settle(h perigee.PeerID, batch []want, expected map[string]bool, missing []uint32) error {
+	lacking := map[uint32]bool{}
+	for _, i := range missing {
+		lacking[i] = true
+	}
+	var absent, left []want
+	for i, w := range batch {
+		switch {
+		case !expected[string(w.cid.Hash())]:
+		case lacking[uint32(i)]:
+			absent = append(absent, w)
+		default:
+			left = append(left, w)
 		}
 	}
-	if len(lacks) == 0 {
-		p.f.note(h, "sent what it was asked for", false)
+	if len(left)+len(absent) == len(batch) {
+		p.f.note(h, "does not have it", false)
+		p.absent(h, batch)
 		return nil
 	}
-	p.f.note(h, "lacks blocks", false)
-	if len(lacks) == len(batch) {
-		p.f.note(h, "does not have it", false)
+	if len(absent) > 0 {
+		p.f.note(h, "lacks blocks", false)
+		p.absent(h, absent)
+	} else {
+		p.f.note(h, "sent what it was asked for", false)
 	}
-	p.absent(h, lacks)
+	if len(left) > 0 {
+		p.again(h, left)
+	}
 	return nil
 }
