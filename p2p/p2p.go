@@ -78,7 +78,7 @@ type Network struct {
 	mu       sync.Mutex
 	handlers map[string]*handler
 	topics   map[string]*Topic
-	known    map[peer.ID]string          // connected Perigee nodes and their versions
+	known    map[peer.ID]*neighbour      // connected Perigee nodes
 	lost     map[peer.ID][]chan struct{} // get a token when the last connection to the peer ended
 	circuits map[peer.ID][]ma.Multiaddr  // addresses through relays with a reservation, which are among Addrs
 	onPeer   []func(perigee.PeerID)
@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Network, error) {
 	}
 	n := &Network{
 		cfg: cfg, log: cfg.Log,
-		handlers: map[string]*handler{}, topics: map[string]*Topic{}, known: map[peer.ID]string{},
+		handlers: map[string]*handler{}, topics: map[string]*Topic{}, known: map[peer.ID]*neighbour{},
 		lost: map[peer.ID][]chan struct{}{}, circuits: map[peer.ID][]ma.Multiaddr{},
 	}
 	if n.log == nil {

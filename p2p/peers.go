@@ -25,7 +25,7 @@ import (
 type PeerInfo struct {
 	ID        perigee.PeerID `json:"id"`
 	Addrs     []string       `json:"addrs"`      // of the connections to it
-	LatencyMS float64        `json:"latency_ms"` // round trip in milliseconds; 0: not measured yet
+	LatencyMS float64        `json:"latency_ms"` // round trip in milliseconds; 0: not measured
 	Direction string         `json:"direction"`  // "inbound" or "outbound"
 	Relayed   bool           `json:"relayed"`    // only through a relay
 	Version   string         `json:"version"`    // of Perigee; of something else, what it calls itself
@@ -47,7 +47,7 @@ func (n *Network) Peers() []PeerInfo {
 			info.Addrs = append(info.Addrs, c.RemoteMultiaddr().String())
 			info.Relayed = info.Relayed && isRelayed(c)
 		}
-		info.LatencyMS = float64(n.host.Peerstore().LatencyEWMA(p).Microseconds()) / 1000
+		info.LatencyMS = float64(n.latency(p).Microseconds()) / 1000
 		if v, err := n.host.Peerstore().Get(p, "AgentVersion"); err == nil {
 			if name, ok := v.(string); ok {
 				info.Version = strings.TrimPrefix(printable(name), agentPrefix)
@@ -219,23 +219,69 @@ func (n *Network) appeared(p peer.ID, version string) {
 		return
 	}
 	n.mu.Lock()
-	_, before := n.known[p]
-	n.known[p] = version
-	callbacks := slices.Clone(n.onPeer)
-	n.mu.Unlock()
-	if before {
+	if n.known[p] != nil {
+		n.mu.Unlock()
 		return
 	}
+	now := &neighbour{}
+	n.known[p] = now
+	callbacks := slices.Clone(n.onPeer)
+	n.mu.Unlock()
 	n.log.Debug("a node appeared", "peer", p, "version", version)
 	n.host.ConnManager().TagPeer(p, "perigee", 50)
 	for _, fn := range callbacks {
 		n.task(func(context.Context) { fn(asPeerID(p)) })
 	}
-	n.task(func(ctx context.Context) { // measures the latency
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		<-ping.Ping(ctx, n.host, p)
-	})
+	n.task(func(ctx context.Context) { n.measure(ctx, p, now) })
+}
+
+// neighbour is a connected Perigee node, from its appearance to its end.
+type neighbour struct{ latency time.Duration }
+
+const (
+	latencySamples = 3 // the least of them counts: the others waited for processors
+	latencyPause   = 5 * time.Minute
+)
+
+// measure keeps a node's latency current for one stay of it.
+func (n *Network) measure(ctx context.Context, p peer.ID, k *neighbour) {
+	for ctx.Err() == nil && n.stays(p, k) {
+		least := time.Duration(0)
+		c, cancel := context.WithTimeout(ctx, 10*time.Second)
+		samples := ping.Ping(c, n.host, p)
+		for range latencySamples {
+			r := <-samples
+			if r.Error != nil || r.RTT == 0 {
+				break
+			}
+			if least == 0 || r.RTT < least {
+				least = r.RTT
+			}
+		}
+		cancel()
+		n.mu.Lock()
+		if least > 0 {
+			k.latency = least
+		}
+		n.mu.Unlock()
+		sleep(ctx, latencyPause)
+	}
+}
+
+// stays reports whether k is still the present stay of p.
+func (n *Network) stays(p peer.ID, k *neighbour) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.known[p] == k
+}
+
+func (n *Network) latency(p peer.ID) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if k := n.known[p]; k != nil {
+		return k.latency
+	}
+	return 0
 }
 
 func (n *Network) vanished(p peer.ID) {
