@@ -25,9 +25,8 @@ func TestMain(m *testing.M) {
 		os.Exit(playPart(part))
 	}
 	code := m.Run()
-	if e, err := shared(); err == nil {
-		e.Close()
-		os.RemoveAll(e.config.CacheDir)
+	if shared != nil {
+		shared.Close()
 	}
 	os.Exit(code)
 }
@@ -42,20 +41,18 @@ func newEngineForTest(t testing.TB, workers int) *Engine {
 	return e
 }
 
-// shared is an engine for tests that need none of their own.
-var shared = sync.OnceValues(func() (*Engine, error) {
-	dir, err := os.MkdirTemp("", "perigee-wasm-test-")
-	if err != nil {
-		return nil, err
-	}
-	return New(Config{CacheDir: dir, Workers: 2})
-})
+// shared is an engine for tests that need none of their own, with a cache that
+// outlives the test.
+var shared *Engine
 
 func sharedEngine(t testing.TB) *Engine {
 	t.Helper()
-	e, err := shared()
-	require.NoError(t, err)
-	return e
+	if shared == nil {
+		e, err := New(Config{CacheDir: wasmtest.CacheDir(t), Workers: 2})
+		require.NoError(t, err)
+		shared = e
+	}
+	return shared
 }
 
 // taskOf returns a task that runs the module at path.
@@ -93,7 +90,7 @@ func mustRun(t testing.TB, e *Engine, task Task) *Outcome {
 }
 
 func TestHello(t *testing.T) {
-	e := newEngineForTest(t, 1)
+	e := sharedEngine(t)
 	for _, path := range []string{wasmtest.C(t, "hello"), wasmtest.Go(t, "hello")} {
 		task := taskOf(t, path, "big", "world")
 		var live bytes.Buffer
@@ -232,7 +229,10 @@ func TestDeterminism(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var first string
 			var fuel int64
-			engines := []*Engine{sharedEngine(t), newEngineForTest(t, 1), newEngineForTest(t, 2)}
+			third, err := New(Config{CacheDir: wasmtest.CacheDir(t), Workers: 1})
+			require.NoError(t, err)
+			defer third.Close()
+			engines := []*Engine{sharedEngine(t), newEngineForTest(t, 1), third}
 			for i := range 20 {
 				tree, _ := indexTree(t, 30+i, files) // however it is cut into blocks
 				task := taskOf(t, c.path, "/in", "/", "/tmp")

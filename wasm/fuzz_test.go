@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bytecodealliance/wasmtime-go/v44"
 	"github.com/perigee-network/perigee"
 	"github.com/perigee-network/perigee/wasm/wasmtest"
 	"github.com/stretchr/testify/require"
@@ -262,7 +263,7 @@ func FuzzRewriteGrow(f *testing.F) {
 	})
 }
 
-// TestRewriteGrow rewrites real modules and compiles them.
+// TestRewriteGrow rewrites real modules, which stay valid.
 func TestRewriteGrow(t *testing.T) {
 	engine := newEngine()
 	defer engine.Close()
@@ -272,8 +273,7 @@ func TestRewriteGrow(t *testing.T) {
 		out, err := rewriteGrow(module)
 		require.NoError(t, err)
 		require.True(t, bytes.Contains(out, []byte(refusedGlobal)))
-		_, fault := compileModule(engine, out) // as an input it has the export already, and is left alone
-		require.Nil(t, fault)
+		require.NoError(t, wasmtime.ModuleValidate(engine, out))
 	}
 }
 

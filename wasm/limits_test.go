@@ -89,7 +89,7 @@ func TestLimits(t *testing.T) {
 		{"memory 5000000000", func(l *perigee.Limits) { l.Memory = 16 << 20 }, perigee.Exhausted,
 			"memory limit 16 MiB reached: the program was refused more and then ended with exit code 3; raise resources.memory"},
 		{"loop", func(l *perigee.Limits) { l.Memory = 65536 }, perigee.Exhausted,
-			"the module begins with 192 KiB of memory and the memory limit is 64 KiB; raise resources.memory"},
+			" KiB of memory and the memory limit is 64 KiB; raise resources.memory"},
 		{"deep 1000", nil, perigee.Invalid, "the program left an output whose path is longer than 4096 bytes: out/directory/"},
 		{"abort", nil, perigee.Invalid, "the program trapped: wasm `unreachable` instruction executed"},
 		{"unreachable", nil, perigee.Invalid, "the program trapped: wasm `unreachable` instruction executed"},
