@@ -31,11 +31,7 @@ const (
 )
 
 // startHost makes the libp2p host, with the DHTs inside as its peer routing.
-func (n *Network) startHost() error {
-	key, err := n.cfg.Key.Libp2p()
-	if err != nil {
-		return err
-	}
+func (n *Network) startHost() (err error) {
 	n.id = n.cfg.Key.Peer()
 	if n.self, err = decodePeer("p2p.New", n.id); err != nil {
 		return err
@@ -52,13 +48,39 @@ func (n *Network) startHost() error {
 			return perigee.E("p2p.New", perigee.Unavailable, err, "cannot listen on %s", a)
 		}
 	}
-	limits, err := n.resources()
+	opts, err := n.options(listen)
 	if err != nil {
 		return err
 	}
+	if n.host, err = libp2p.New(opts...); err != nil {
+		return perigee.E("p2p.New", perigee.Unavailable, err, "cannot start the network, listening on %v", listen)
+	}
+	n.onClose(n.host.Close)
+	for _, d := range n.routers() {
+		n.onClose(d.Close)
+	}
+	// libp2p is content when one address of several works.
+	for _, want := range listen {
+		if !slices.ContainsFunc(n.host.Network().ListenAddresses(), func(a ma.Multiaddr) bool { return listensOn(a, want) }) {
+			return perigee.E("p2p.New", perigee.Unavailable, "cannot listen on %s: the port is in use, or the transport is not spoken (TCP and QUIC are)", want)
+		}
+	}
+	return nil
+}
+
+// options are the host's.
+func (n *Network) options(listen []ma.Multiaddr) ([]libp2p.Option, error) {
+	key, err := n.cfg.Key.Libp2p()
+	if err != nil {
+		return nil, err
+	}
+	limits, err := n.resources()
+	if err != nil {
+		return nil, err
+	}
 	conns, err := connmgr.NewConnManager(n.cfg.MaxPeers*3/4, n.cfg.MaxPeers, connmgr.WithGracePeriod(time.Minute))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	opts := []libp2p.Option{
 		libp2p.Identity(key),
@@ -90,22 +112,7 @@ func (n *Network) startHost() error {
 	if n.cfg.PortMap {
 		opts = append(opts, libp2p.NATPortMap())
 	}
-	h, err := libp2p.New(append(opts, n.relaying()...)...)
-	if err != nil {
-		return perigee.E("p2p.New", perigee.Unavailable, err, "cannot listen on %v", n.cfg.Listen)
-	}
-	n.host = h
-	n.onClose(h.Close)
-	for _, d := range n.routers() {
-		n.onClose(d.Close)
-	}
-	// libp2p is content when one address of several works.
-	for _, want := range listen {
-		if !slices.ContainsFunc(h.Network().ListenAddresses(), func(a ma.Multiaddr) bool { return listensOn(a, want) }) {
-			return perigee.E("p2p.New", perigee.Unavailable, "cannot listen on %s: the port is in use, or the transport is not spoken (TCP and QUIC are)", want)
-		}
-	}
-	return nil
+	return append(opts, n.relaying()...), nil
 }
 
 // probe binds an address for a moment, without sharing its port. libp2p shares
