@@ -31,7 +31,10 @@ type exchange struct {
 	host host.Host
 	bs   *bitswap.Bitswap // nil when it is off
 
+	treeBlocks, treeBytes int // budget of an answer to opTree
+
 	mu        sync.Mutex
+	closed    bool
 	serving   int
 	servingTo map[peer.ID]int
 
@@ -40,7 +43,7 @@ type exchange struct {
 
 // startExchange registers the protocols on the host.
 func startExchange(s *Store) (*exchange, error) {
-	x := &exchange{s: s, host: s.cfg.Host, servingTo: map[peer.ID]int{}, news: make(chan cid.Cid, 1024)}
+	x := &exchange{s: s, host: s.cfg.Host, treeBlocks: treeBlocks, treeBytes: treeBytes, servingTo: map[peer.ID]int{}, news: make(chan cid.Cid, 1024)}
 	x.host.SetStreamHandler(Protocol, x.serve)
 	if !s.cfg.NoBitswap {
 		var finder routing.ContentDiscovery
@@ -61,6 +64,9 @@ func startExchange(s *Store) (*exchange, error) {
 
 func (x *exchange) close() {
 	x.host.RemoveStreamHandler(Protocol)
+	x.mu.Lock()
+	x.closed = true
+	x.mu.Unlock()
 	if x.bs != nil {
 		x.bs.Close()
 	}
@@ -177,9 +183,20 @@ func remaining(left map[string]want) []want {
 	return out
 }
 
-// announce tells the router, in the background, that this node holds a root.
+// announce tells bitswap peers that wait for a root, and in the background the
+// router, that this node holds it.
 func (s *Store) announce(c cid.Cid) {
-	if s.net == nil || s.cfg.Router == nil {
+	if s.net == nil {
+		return
+	}
+	if s.net.bs != nil {
+		if b, err := s.local(c); err == nil {
+			if blk, err := blocks.NewBlockWithCid(b, c); err == nil {
+				_ = s.net.bs.NotifyNewBlocks(s.ctx, blk)
+			}
+		}
+	}
+	if s.cfg.Router == nil {
 		return
 	}
 	select {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -120,6 +121,9 @@ func (p *pool) work(ctx context.Context, h perigee.PeerID) error {
 			if c, err = p.f.s.net.open(ctx, h); err != nil {
 				if ctx.Err() == nil {
 					p.f.s.log.Debug("a holder could not be reached", "peer", h, "cause", err)
+				}
+				if strings.Contains(err.Error(), "protocols not supported") {
+					return errors.New("does not speak " + Protocol)
 				}
 				return errors.New("could not be reached")
 			}

@@ -33,6 +33,7 @@ func (x *exchange) serve(st network.Stream) {
 		return
 	}
 	defer x.leave(p)
+	defer context.AfterFunc(x.s.ctx, func() { st.Reset() })()
 	r, w := bufio.NewReaderSize(st, 4<<10), bufio.NewWriterSize(st, 64<<10)
 	for x.s.ctx.Err() == nil {
 		_ = st.SetReadDeadline(time.Now().Add(requestWait))
@@ -57,17 +58,19 @@ func (x *exchange) serve(st network.Stream) {
 func (x *exchange) admit(p peer.ID) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.serving >= serveAll || x.servingTo[p] >= serveEach {
+	if x.closed || x.serving >= serveAll || x.servingTo[p] >= serveEach {
 		return false
 	}
 	x.serving++
 	x.servingTo[p]++
+	x.s.wg.Add(1)
 	return true
 }
 
 func (x *exchange) leave(p peer.ID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.s.wg.Done()
 	x.serving--
 	if x.servingTo[p]--; x.servingTo[p] <= 0 {
 		delete(x.servingTo, p)
@@ -105,6 +108,11 @@ func (x *exchange) answer(st network.Stream, w *bufio.Writer, q request) error {
 			x.readTree(q, give)
 		case opHave:
 			x.readHave(ctx, q, give)
+		}
+	}()
+	defer func() {
+		cancel()
+		for range ahead { // wait for the reading to end
 		}
 	}()
 	end := trailer{Missing: []uint32{}}
@@ -159,7 +167,7 @@ func (x *exchange) readTree(q request, give func(served) bool) {
 			if seen[string(c.Hash())] {
 				continue
 			}
-			if blocks >= treeBlocks || bytes >= treeBytes {
+			if blocks >= x.treeBlocks || bytes >= x.treeBytes {
 				return
 			}
 			seen[string(c.Hash())] = true

@@ -2,8 +2,10 @@ package data
 
 import (
 	"encoding/binary"
+	"errors"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/ipfs/go-cid"
 
@@ -269,7 +271,11 @@ func (w *session) putLarge(hash string, data []byte) error {
 	if direct {
 		f = k.direct
 	}
-	if _, err := w.s.packs.writeAt(f, data, off); err != nil {
+	_, err := w.s.packs.writeAt(f, data, off)
+	if direct && errors.Is(err, syscall.EINVAL) { // this file system wants another alignment
+		_, err = w.s.packs.writeAt(k.f, data, off)
+	}
+	if err != nil {
 		err = diskError(err, k.path)
 		w.writeErr.CompareAndSwap(nil, &err)
 		return err
