@@ -59,14 +59,20 @@ func measure(ctx context.Context) (*report, error) {
 	if err := measureJobs(ctx, r, dir, binary, hello); err != nil {
 		return nil, err
 	}
+	// Once more: a machine that also does other things is not always as fast,
+	// and a limit is the most it could do.
+	if err := measureLimits(r, dir); err != nil {
+		return nil, err
+	}
 	return r, measureData(ctx, r, dir, binary)
 }
 
 func say(what string) { fmt.Fprintln(os.Stderr, what+" …") }
 
+// measureLimits measures what the machine can do and keeps the best so far.
 func measureLimits(r *report, dir string) error {
 	l := &r.Limits
-	l.SHA256One, l.SHA256All = sha256Speed(1)/1e6, sha256Speed(cores())/1e6
+	l.SHA256One, l.SHA256All = max(l.SHA256One, sha256Speed(1)/1e6), max(l.SHA256All, sha256Speed(cores())/1e6)
 	speed, err := loopbackSpeed()
 	if err != nil {
 		return err
@@ -79,7 +85,10 @@ func measureLimits(r *report, dir string) error {
 	if err != nil {
 		return err
 	}
-	l.Loopback, l.RoundTrip, l.DiskWrites = speed/1e6, trip.percentile(50), disk/1e6
+	l.Loopback, l.DiskWrites = max(l.Loopback, speed/1e6), max(l.DiskWrites, disk/1e6)
+	if p50 := trip.percentile(50); l.RoundTrip == 0 || p50 < l.RoundTrip {
+		l.RoundTrip = p50
+	}
 	return nil
 }
 
