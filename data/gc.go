@@ -72,14 +72,17 @@ func (s *Store) GC(ctx context.Context) (GCReport, error) {
 	if err := g.markPins(ctx); err != nil {
 		return g.report, err
 	}
-	s.packs.retire()
+	before, err := g.packSizes()
+	if err != nil {
+		return g.report, err
+	}
 	if err := g.sweep(ctx); err != nil {
 		return g.report, err
 	}
 	if err := g.forgetFiles(ctx); err != nil {
 		return g.report, err
 	}
-	return g.report, g.shrink(ctx)
+	return g.report, g.shrink(ctx, before)
 }
 
 func (g *collection) markPins(ctx context.Context) error {
@@ -287,11 +290,10 @@ func (s *Store) claimed(id uint64) bool {
 	return false
 }
 
-// shrink removes packs without live blocks and rewrites those with few.
-func (g *collection) shrink(ctx context.Context) error {
-	s := g.s
+// packSizes returns the committed lengths of all packs.
+func (g *collection) packSizes() (map[uint64]int64, error) {
 	sizes := map[uint64]int64{}
-	err := s.db.Scan([]byte(keyPack), nil, func(k, v []byte) error {
+	err := g.s.db.Scan([]byte(keyPack), nil, func(k, v []byte) error {
 		n, l := binary.Uvarint(v)
 		if len(k) != len(keyPack)+8 || l <= 0 {
 			return errIndex
@@ -299,12 +301,24 @@ func (g *collection) shrink(ctx context.Context) error {
 		sizes[binary.BigEndian.Uint64(k[len(keyPack):])] = int64(n)
 		return nil
 	})
+	return sizes, err
+}
+
+// shrink removes packs without live blocks and rewrites those with few. Packs
+// that are new or grew since before are left alone: the sweep did not see what
+// was put there.
+func (g *collection) shrink(ctx context.Context, before map[uint64]int64) error {
+	s := g.s
+	sizes, err := g.packSizes()
 	if err != nil {
 		return err
 	}
 	for id, size := range sizes {
 		live := g.used[id]
-		if s.packs.isBusy(id) || live > size/2 || (live > 0 && g.pinned[id]) {
+		if was, ok := before[id]; !ok || was != size || live > size/2 || (live > 0 && g.pinned[id]) {
+			continue
+		}
+		if !s.packs.retire(id, size) {
 			continue
 		}
 		if live > 0 {

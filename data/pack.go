@@ -241,21 +241,25 @@ func (p *packs) syncDirty() error {
 	return nil
 }
 
-// retire takes the packs that no session has out of use for appending.
-func (p *packs) retire() {
+// retire takes a pack out of use for appending, so that it can be removed. It
+// reports false when a session appends to it or did since its committed length
+// was seen.
+func (p *packs) retire(id uint64, committed int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, k := range p.idle {
-		k.close()
+	if p.busy[id] {
+		return false
 	}
-	p.idle = nil
-}
-
-// isBusy reports whether a pack is, or may soon be, appended to.
-func (p *packs) isBusy(id uint64) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.busy[id] || slices.ContainsFunc(p.idle, func(k *pack) bool { return k.id == id })
+	i := slices.IndexFunc(p.idle, func(k *pack) bool { return k.id == id })
+	if i < 0 {
+		return true
+	}
+	if p.idle[i].committed != committed {
+		return false
+	}
+	p.idle[i].close()
+	p.idle = slices.Delete(p.idle, i, i+1)
+	return true
 }
 
 // readAt reads a run of a pack.
@@ -304,9 +308,12 @@ func (p *packs) reader(id uint64) (*os.File, error) {
 }
 
 func (p *packs) close() {
-	p.retire()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, k := range p.idle {
+		k.close()
+	}
+	p.idle = nil
 	for id, f := range p.read {
 		f.Close()
 		delete(p.read, id)
