@@ -301,7 +301,9 @@ func (d memoryData) AddEntries(_ context.Context, entries iter.Seq2[api.Entry, e
 			added.Files++
 			added.Size += int64(len(b))
 		case perigee.KindDir:
-			children[e.Path] = children[e.Path]
+			if _, ok := children[e.Path]; !ok {
+				children[e.Path] = nil
+			}
 			continue
 		}
 		dir := strings.TrimPrefix(path.Dir(e.Path), ".")

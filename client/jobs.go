@@ -124,20 +124,33 @@ func (c *Client) Wait(ctx context.Context, id string) (perigee.JobStatus, error)
 // Logs calls fn with what the job's programs wrote and, with follow, write
 // until the job is final. A stream that breaks is resumed where it was.
 func (c *Client) Logs(ctx context.Context, id string, follow bool, fn func(LogChunk) error) error {
+	return c.LogsFrom(ctx, id, follow, &LogCursor{}, fn)
+}
+
+// LogCursor is how far a reader is in each stream of a job's output. The zero
+// value is the beginning. It is not safe for concurrent use.
+type LogCursor struct{ told map[logSource]int64 }
+
+type logSource struct {
+	part, stream int
+	merge        bool
+}
+
+// LogsFrom is Logs from a cursor on, which it moves: a reader that loses one
+// node goes on with another that has the same home.
+func (c *Client) LogsFrom(ctx context.Context, id string, follow bool, at *LogCursor, fn func(LogChunk) error) error {
 	k := get("client.Logs", jobPath(id, "/logs"))
 	if follow {
 		k = k.with("follow", "true")
 	}
-	type source struct {
-		part, stream int
-		merge        bool
+	if at.told == nil {
+		at.told = map[logSource]int64{}
 	}
-	told := map[source]int64{} // bytes given to fn
-	var seen map[source]int64  // bytes that came on the present connection
+	var seen map[logSource]int64 // bytes that came on the present connection
 	return c.follow(ctx, k, func(event string, data []byte) error {
 		switch event {
 		case eventOpened:
-			seen = map[source]int64{}
+			seen = map[logSource]int64{}
 			return nil
 		case "log":
 		default:
@@ -147,17 +160,18 @@ func (c *Client) Logs(ctx context.Context, id string, follow bool, fn func(LogCh
 		if err := json.Unmarshal(data, &chunk); err != nil {
 			return perigee.E(k.op, perigee.Unavailable, err, "the node sent a malformed log")
 		}
-		s := source{chunk.Part, chunk.Stream, chunk.Merge}
+		s := logSource{chunk.Part, chunk.Stream, chunk.Merge}
 		begin := seen[s]
 		seen[s] += int64(len(chunk.Data))
-		if fresh := seen[s] - told[s]; fresh > 0 {
-			if skip := told[s] - begin; skip > 0 {
-				chunk.Data = chunk.Data[skip:]
-			}
-			told[s] = seen[s]
-			return fn(chunk)
+		told := at.told[s]
+		if seen[s] <= told {
+			return nil
 		}
-		return nil
+		if told > begin {
+			chunk.Data = chunk.Data[told-begin:]
+		}
+		at.told[s] = seen[s]
+		return fn(chunk)
 	})
 }
 

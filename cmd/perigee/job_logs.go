@@ -31,8 +31,10 @@ func runJobLogs(cmd *cobra.Command, a *app, id string, follow bool) error {
 		return c.Logs(ctx, id, follow, func(chunk client.LogChunk) error { return written(enc.Encode(chunk)) })
 	}
 	// All that was written is printed, of the parts and of the merge.
-	g := newGuestOutput(a, c, id, false, a.newMeter(""))
-	g.meter.end()
+	g := newGuestOutput(a, id, false)
+	none := a.newMeter("")
+	none.end()
+	g.attach(c, none)
 	defer g.flush()
 	return c.Logs(ctx, id, follow, func(chunk client.LogChunk) error { return g.write(ctx, chunk) })
 }

@@ -19,17 +19,26 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"perigee": main})
 }
 
+const (
+	tinyModule = "\x00asm\x01\x00\x00\x00" // the smallest module: it has nothing to run
+	// noopModule is (module (memory (export "memory") 1) (func (export "_start"))).
+	noopModule = tinyModule + "\x01\x04\x01\x60\x00\x00" + "\x03\x02\x01\x00" + "\x05\x03\x01\x00\x01" +
+		"\x07\x13\x02\x06memory\x02\x00\x06_start\x00\x00" + "\x0a\x04\x01\x02\x00\x0b"
+)
+
 // TestScripts runs the transcripts of testdata/script: what the command line
-// says and how it exits where no node is needed.
+// says and how it exits, where no node is needed or one that lives as long as
+// the command does.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("PERIGEE_HOME", filepath.Join(env.WorkDir, "home"))
-			tiny := []byte("\x00asm\x01\x00\x00\x00") // the smallest module: it has nothing to run
-			if err := os.WriteFile(filepath.Join(env.WorkDir, "tiny.wasm"), tiny, 0o600); err != nil {
-				return err
+			for name, module := range map[string]string{"tiny.wasm": tinyModule, "noop.wasm": noopModule} {
+				if err := os.WriteFile(filepath.Join(env.WorkDir, name), []byte(module), 0o600); err != nil {
+					return err
+				}
 			}
 			return writeReceipts(env.WorkDir)
 		},

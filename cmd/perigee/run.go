@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -168,24 +170,63 @@ func runRun(cmd *cobra.Command, a *app, f *runFlags, module string, args []strin
 	if f.detach {
 		return runDetached(ctx, a, job, f.key)
 	}
-	s, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	if err := a.localize(ctx, s.Client, job, ""); err != nil {
-		return err
-	}
 	job.StreamLogs = true
-	id, err := s.Submit(ctx, *job, f.key)
+	r := &attachedRun{a: a, job: job, key: cmp.Or(f.key, rand.Text()), dest: f.dest}
+	return r.run(ctx)
+}
+
+// attachedRun is a job whose end a command waits for. The node that has the job
+// may be another command's and end with it, or be started again: the job is
+// durable, so the run goes on with whatever node the home has next.
+type attachedRun struct {
+	a      *app
+	job    *perigee.Job
+	key    string // makes submitting again safe
+	dest   string
+	cursor client.LogCursor
+	out    *guestOutput
+}
+
+// maxNodesLost bounds how often a run goes on with another node.
+const maxNodesLost = 10
+
+func (r *attachedRun) run(ctx context.Context) error {
+	for lost := 0; ; lost++ {
+		s, err := r.a.session(ctx)
+		if err != nil {
+			return err
+		}
+		err = r.with(ctx, s)
+		gone := errors.Is(err, perigee.Unavailable) && r.a.api == "" && !s.embedded && ctx.Err() == nil && lost < maxNodesLost
+		if gone {
+			_, serr := s.Status(ctx) // or the node is there, and it was the job
+			gone = errors.Is(serr, perigee.Unavailable)
+		}
+		s.close()
+		if !gone {
+			return err
+		}
+	}
+}
+
+// with runs the job through one node.
+func (r *attachedRun) with(ctx context.Context, s *session) error {
+	if err := r.a.localize(ctx, s.Client, r.job, ""); err != nil {
+		return err
+	}
+	id, err := s.Submit(ctx, *r.job, r.key)
 	if err != nil {
 		return err
 	}
-	st, err := a.attach(ctx, s.Client, id, job.Merge != nil)
+	if r.out == nil {
+		r.out = newGuestOutput(r.a, id, r.job.Merge != nil)
+	}
+	st, err := r.attach(ctx, s.Client, id)
 	if err != nil {
 		return err
 	}
-	return a.finish(ctx, s.Client, st, f.dest)
+	r.out.flush()
+	return r.a.finish(ctx, s.Client, st, r.dest)
 }
 
 // checkSources refuses sources and modules that are nothing at all.
@@ -233,16 +274,16 @@ func runDetached(ctx context.Context, a *app, job *perigee.Job, key string) erro
 
 // attach follows a job to its end, with its output on this command's. When the
 // command is interrupted, the job is cancelled.
-func (a *app) attach(ctx context.Context, c *client.Client, id string, merged bool) (perigee.JobStatus, error) {
-	m := a.newMeter("running")
+func (r *attachedRun) attach(ctx context.Context, c *client.Client, id string) (perigee.JobStatus, error) {
+	m := r.a.newMeter("running")
 	m.unit = countText
-	g := newGuestOutput(a, c, id, merged, m)
+	r.out.attach(c, m)
 	var last perigee.JobStatus
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		return c.Watch(gctx, id, func(st perigee.JobStatus) error {
 			last = st
-			g.setParts(st.Parts)
+			r.out.setParts(st.Parts)
 			if st.Parts > 0 {
 				m.set(int64(st.Done), int64(st.Parts), st.Note)
 			} else if st.Note != "" {
@@ -252,13 +293,12 @@ func (a *app) attach(ctx context.Context, c *client.Client, id string, merged bo
 		})
 	})
 	group.Go(func() error {
-		defer g.flush()
-		return c.Logs(gctx, id, true, func(chunk client.LogChunk) error { return g.write(gctx, chunk) })
+		return c.LogsFrom(gctx, id, true, &r.cursor, func(chunk client.LogChunk) error { return r.out.write(gctx, chunk) })
 	})
 	err := group.Wait()
 	m.end()
 	if ctx.Err() != nil {
-		return last, a.cancelJob(ctx, c, id)
+		return last, r.a.cancelJob(ctx, c, id)
 	}
 	return last, err
 }

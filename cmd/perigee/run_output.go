@@ -36,12 +36,19 @@ type heldLine struct {
 	label        string
 }
 
-func newGuestOutput(a *app, c *client.Client, id string, merged bool, m *meter) *guestOutput {
-	g := &guestOutput{a: a, c: c, id: id, merged: merged, meter: m, out: a.out, err: a.errOut, held: map[heldLine][]byte{}}
+func newGuestOutput(a *app, id string, merged bool) *guestOutput {
+	g := &guestOutput{a: a, id: id, merged: merged, out: a.out, err: a.errOut, held: map[heldLine][]byte{}}
 	if a.json { // standard output is one JSON document then
 		g.out = a.errOut
 	}
 	return g
+}
+
+// attach names the node to ask about the job, and the meter that is on screen.
+func (g *guestOutput) attach(c *client.Client, m *meter) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.c, g.meter = c, m
 }
 
 // setParts tells how many parts the job has, once it is known.
