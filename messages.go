@@ -9,17 +9,16 @@ const (
 	ProtocolCancel = "/perigee/cancel/1" // CancelRequest → CancelAnswer
 )
 
-// WatchRequest opens the stream of events of one job's executions at a
+// WatchRequest opens the stream of events of a requester's executions at a
 // provider. The provider first tells where every named execution stands and
-// then each change, also of executions leased later for the same job.
+// then each change, also of executions leased later.
 type WatchRequest struct {
-	Job        string   `json:"job" cbor:"job"`
 	Executions []string `json:"executions" cbor:"executions"`
 }
 
 // The kinds of Event.
 const (
-	EventState = "state" // Execution, State; Receipt and Output with completed; Fault with failed
+	EventState = "state" // Execution, State; Receipt and Output with completed; Fault and perhaps Output with failed
 	EventLog   = "log"   // Execution, Stream, Offset, Data
 	EventBeat  = "beat"  // nothing else: the provider lives; at least every five seconds
 )

@@ -80,7 +80,7 @@ func sampleRecords(t testing.TB) map[string]any {
 		"part": samplePart(), "offer": offer, "bid request": request, "bid": bid, "refused bid": refusal, "lease": lease,
 		"lease answer": &LeaseAnswer{Signature: lease.Signature}, "refused lease": &LeaseAnswer{Refusal: &Fault{Kind: Refused, Message: "no"}},
 		"receipt": sampleReceipt(t), "dataset": dataset, "dataset head": head, "dataset join": join,
-		"watch request": &WatchRequest{Job: "job", Executions: []string{"a", "b"}},
+		"watch request": &WatchRequest{Executions: []string{"a", "b"}},
 		"event":         &Event{Kind: EventState, Execution: "a", State: ExecFailed, Fault: &Fault{Kind: Exhausted, Message: "fuel"}, Stream: 2, Offset: 1 << 33, Data: []byte{0, 255}},
 		"beat":          &Event{Kind: EventBeat}, "cancel request": &CancelRequest{Job: "job", Executions: []string{"a"}, Release: true}, "cancel answer": &CancelAnswer{Count: 3},
 	}

@@ -69,5 +69,5 @@ var vectorRecords = map[string]string{
 	"receipt":        "bafyreic3jpo6gh36djgfojmmhjjwaxyx276hkxec2gw5klj5r4tdqednti",
 	"refused bid":    "bafyreibk6c7lbzdgrn6yzhdktxawuqciasd4uj4sat5s4vc7dtk27grari",
 	"refused lease":  "bafyreig6k7uameqpvyf6u7w4nrsstfu2uqrnzcjheku5m3ejjiol3ctu7i",
-	"watch request":  "bafyreiatgeshbtjbdhvhfkkoqsdepcgsmqr7wtpenqvm7eojphdnzrr4la",
+	"watch request":  "bafyreif6fz5sibig55ohp2e4qqjsbesxr3qy3g7jyi4f2jmmch4wbqyrxe",
 }

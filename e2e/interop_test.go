@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -54,7 +55,9 @@ func TestInteropFetch(t *testing.T) {
 			for _, path := range []string{file, full} {
 				cid := interopAdd(t, node, path, "--profile", profile, "--in-place")
 				got := filepath.Join(t.TempDir(), "got")
+				start := time.Now()
 				k.run("get", "--output", got, cid)
+				t.Logf("Kubo fetched %s in %s", filepath.Base(path), time.Since(start).Round(time.Millisecond))
 				requireSameTree(t, path, got)
 			}
 		})
@@ -64,7 +67,9 @@ func TestInteropFetch(t *testing.T) {
 			for _, path := range []string{file, tree} {
 				cid := k.run("add", "--quieter", "--recursive", path)
 				got := filepath.Join(t.TempDir(), "got")
+				start := time.Now()
 				ok(t, node.home, "data", "get", cid, "-o", got)
+				t.Logf("Perigee fetched %s in %s", filepath.Base(path), time.Since(start).Round(time.Millisecond))
 				requireSameTree(t, path, got)
 			}
 		})

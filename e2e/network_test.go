@@ -50,14 +50,15 @@ func TestMain(m *testing.M) {
 
 // testNode is a node process of a test's network.
 type testNode struct {
-	t    *testing.T
-	home string
-	args []string
-	env  []string
-	bin  string
-	cmd  *exec.Cmd
-	log  *os.File
-	done chan struct{}
+	t      *testing.T
+	home   string
+	args   []string
+	env    []string
+	bin    string
+	hidden bool // listens nowhere
+	cmd    *exec.Cmd
+	log    *os.File
+	done   chan struct{}
 	*client.Client
 	id   perigee.PeerID
 	addr string
@@ -101,7 +102,9 @@ func (n *testNode) start() {
 	n.t.Helper()
 	args := append([]string{"serve", "--home", n.home, "--api-listen", "127.0.0.1:0", "--mdns=false", "--log-level", "debug"}, n.args...)
 	listen := "/ip4/127.0.0.1/tcp/0"
-	if n.addr != "" { // the same port again, so that peers find it
+	if n.hidden {
+		listen = "none"
+	} else if n.addr != "" { // the same port again, so that peers find it
 		listen = n.addr[:strings.Index(n.addr, "/p2p/")]
 	}
 	args = append(args, "--listen", listen)
@@ -133,10 +136,13 @@ func (n *testNode) start() {
 		if err != nil {
 			return err
 		}
+		if n.Client, n.id = c, st.PeerID; n.hidden {
+			return nil
+		}
 		if len(st.Addrs) == 0 {
 			return errors.New("no address yet")
 		}
-		n.Client, n.id, n.addr = c, st.PeerID, st.Addrs[0]
+		n.addr = st.Addrs[0]
 		return nil
 	})
 }

@@ -61,6 +61,10 @@ var (
 	embeddedListen = []string{"/ip4/127.0.0.1/tcp/0"}
 )
 
+// ListenNone as the only listen address makes a node that only dials: others
+// reach it through its relays.
+const ListenNone = "none"
+
 // DefaultAPIListen is where the HTTP API listens: loopback, any free port.
 const DefaultAPIListen = "127.0.0.1:0"
 
@@ -78,6 +82,7 @@ const sampleConfig = `# Perigee node configuration. Every key is optional; flags
 # labels: {rack: a1}
 
 # Addresses to wait for peers at, and peers to stay connected with.
+# "listen: [none]" only dials; others reach the node through its relays.
 # listen: [/ip4/0.0.0.0/tcp/4710, /ip4/0.0.0.0/udp/4710/quic-v1]
 # peers: [/ip4/192.0.2.7/tcp/4710/p2p/12D3KooW…]
 

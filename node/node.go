@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,7 +117,10 @@ func (n *Node) openNetwork(ctx context.Context) error {
 		}
 	}
 	tries := [][]string{cfg.Listen}
-	if len(cfg.Listen) == 0 {
+	switch {
+	case slices.Equal(cfg.Listen, []string{ListenNone}):
+		tries = [][]string{nil}
+	case len(cfg.Listen) == 0:
 		if tries = [][]string{DefaultListen, fallbackListen}; n.cfg.Embedded {
 			tries, cfg.MDNS = [][]string{embeddedListen}, false
 		}

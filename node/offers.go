@@ -134,9 +134,18 @@ func (n *Node) meet(id perigee.PeerID) {
 			req.Own = own
 		}
 		var reply offersReply
-		if err := n.net.Call(ctx, id, offersProtocol, req, &reply); err != nil {
+		// A peer that starts may be connected before it answers this protocol.
+		for wait := 100 * time.Millisecond; ; wait *= 2 {
+			err := n.net.Call(ctx, id, offersProtocol, req, &reply)
+			if err == nil {
+				break
+			}
 			n.log.Debug("exchanging offers", "peer", id, "err", err)
-			return
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
 		}
 		for _, o := range reply.Offers[:min(len(reply.Offers), offersAnswer)] {
 			if o != nil && o.Provider != n.keys.node.Peer() {

@@ -87,7 +87,7 @@ func (p *Provider) run(ctx context.Context, x *execution) {
 	p.dispatch()
 	p.mu.Unlock()
 	if !closing {
-		p.announce(x.key, x.job)
+		p.announce(x.key)
 	}
 }
 
@@ -120,7 +120,7 @@ func (p *Provider) finish(r *record, state perigee.ExecutionState, cause error) 
 	if err := p.save(r); err != nil {
 		return err
 	}
-	p.announce(r.key(), r.Job)
+	p.announce(r.key())
 	return nil
 }
 
@@ -152,7 +152,7 @@ func (p *Provider) perform(ctx context.Context, x *execution, r *record, lease *
 	p.mu.Lock()
 	x.running = true
 	p.mu.Unlock()
-	p.announce(x.key, x.job)
+	p.announce(x.key)
 
 	key, err := r.Part.Key()
 	if err != nil {
@@ -160,10 +160,17 @@ func (p *Provider) perform(ctx context.Context, x *execution, r *record, lease *
 	}
 	task := p.task(x, r, lease, key, mounts, from)
 	out, err := p.cfg.Engine.Run(ctx, task)
+	if out != nil {
+		defer out.Close()
+	}
 	if err != nil {
+		if out != nil { // what it printed helps who wrote it
+			if added, err := p.store(ctx, x.key, out); err == nil {
+				r.Output, r.OutputSize = added.CID, added.Size
+			}
+		}
 		return nil, err
 	}
-	defer out.Close()
 	added, err := p.store(ctx, x.key, out)
 	if err != nil {
 		return nil, placeFault(err)

@@ -7,7 +7,7 @@
 // executions that are not final.
 //
 // Terms: a lease orders executions; an execution is one attempt at one part; a
-// watch is a requester's open stream of events about one job's executions.
+// watch is a requester's open stream of events about its executions.
 package provider
 
 import (
@@ -87,11 +87,11 @@ type Provider struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 	mu      sync.Mutex
-	queue   []*execution           // accepted, not started, in order of acceptance
-	active  map[execKey]*execution // not final: queued or running
-	watch   map[watchKey]map[*watcher]struct{}
-	used    Resources     // by running executions
-	mean    time.Duration // moving mean of how long an execution takes
+	queue   []*execution                             // accepted, not started, in order of acceptance
+	active  map[execKey]*execution                   // not final: queued or running
+	watch   map[perigee.PeerID]map[*watcher]struct{} // by requester
+	used    Resources                                // by running executions
+	mean    time.Duration                            // moving mean of how long an execution takes
 	started bool
 }
 
@@ -99,11 +99,6 @@ type Provider struct {
 type execKey struct {
 	requester perigee.PeerID
 	id        string
-}
-
-type watchKey struct {
-	requester perigee.PeerID
-	job       string
 }
 
 // New makes a provider and takes up what its database says it had accepted and
@@ -118,7 +113,7 @@ func New(cfg Config) (*Provider, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Provider{cfg: cfg, ctx: ctx, stop: stop,
-		active: map[execKey]*execution{}, watch: map[watchKey]map[*watcher]struct{}{}}
+		active: map[execKey]*execution{}, watch: map[perigee.PeerID]map[*watcher]struct{}{}}
 	if err := p.recover(); err != nil {
 		stop()
 		return nil, err

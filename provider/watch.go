@@ -30,11 +30,11 @@ func (w *watcher) poke() {
 	}
 }
 
-// announce tells the watchers of a job that an execution changed.
-func (p *Provider) announce(k execKey, job string) {
+// announce tells its requester's watchers that an execution changed.
+func (p *Provider) announce(k execKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for w := range p.watch[watchKey{k.requester, job}] {
+	for w := range p.watch[k.requester] {
 		if !w.marked[k] {
 			w.marked[k] = true
 			w.dirty = append(w.dirty, k)
@@ -43,12 +43,12 @@ func (p *Provider) announce(k execKey, job string) {
 	}
 }
 
-// logged passes output of a running guest to the watchers of its job.
+// logged passes output of a running guest to its requester's watchers.
 func (p *Provider) logged(x *execution, stream int, b []byte) {
 	at := x.logs[stream-1].append(b)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for w := range p.watch[watchKey{x.key.requester, x.job}] {
+	for w := range p.watch[x.key.requester] {
 		if w.logSize+len(b) > maxPendingLog {
 			continue
 		}
@@ -59,17 +59,16 @@ func (p *Provider) logged(x *execution, stream int, b []byte) {
 	}
 }
 
-// Watch sends the events of a requester's job until ctx ends or send fails: the
-// state of each named execution first, then every change. A named execution
+// Watch sends the events of a requester's executions until ctx ends or send
+// fails: the state of each named execution first, then every change. A named execution
 // that is unknown here is told as lost.
 func (p *Provider) Watch(ctx context.Context, from perigee.PeerID, req *perigee.WatchRequest, send func(*perigee.Event) error) error {
 	w := &watcher{wake: make(chan struct{}, 1), marked: map[execKey]bool{}}
-	wk := watchKey{from, req.Job}
 	p.mu.Lock()
-	if p.watch[wk] == nil {
-		p.watch[wk] = map[*watcher]struct{}{}
+	if p.watch[from] == nil {
+		p.watch[from] = map[*watcher]struct{}{}
 	}
-	p.watch[wk][w] = struct{}{}
+	p.watch[from][w] = struct{}{}
 	for _, id := range req.Executions {
 		k := execKey{from, id}
 		w.marked[k] = true
@@ -88,16 +87,16 @@ func (p *Provider) Watch(ctx context.Context, from perigee.PeerID, req *perigee.
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.watch[wk], w)
-		if len(p.watch[wk]) == 0 {
-			delete(p.watch, wk)
+		delete(p.watch[from], w)
+		if len(p.watch[from]) == 0 {
+			delete(p.watch, from)
 		}
 	}()
-	return p.feed(ctx, w, req.Job, send)
+	return p.feed(ctx, w, send)
 }
 
 // feed sends what is pending whenever there is something, and beats otherwise.
-func (p *Provider) feed(ctx context.Context, w *watcher, job string, send func(*perigee.Event) error) error {
+func (p *Provider) feed(ctx context.Context, w *watcher, send func(*perigee.Event) error) error {
 	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
 	// The first beat says that the watch is open: what is leased from now on is told.
@@ -128,7 +127,7 @@ func (p *Provider) feed(ctx context.Context, w *watcher, job string, send func(*
 			}
 		}
 		for _, k := range dirty {
-			ev, err := p.stateEvent(ctx, k, job)
+			ev, err := p.stateEvent(ctx, k)
 			if err != nil {
 				return err
 			}
@@ -140,14 +139,14 @@ func (p *Provider) feed(ctx context.Context, w *watcher, job string, send func(*
 }
 
 // stateEvent tells where an execution stands now.
-func (p *Provider) stateEvent(ctx context.Context, k execKey, job string) (*perigee.Event, error) {
+func (p *Provider) stateEvent(ctx context.Context, k execKey) (*perigee.Event, error) {
 	ev := &perigee.Event{Kind: perigee.EventState, Execution: k.id}
 	p.mu.Lock()
 	x := p.active[k]
 	running := x != nil && x.running
 	p.mu.Unlock()
 	r, err := p.load(k)
-	if errors.Is(err, perigee.NotFound) || err == nil && r.Job != job {
+	if errors.Is(err, perigee.NotFound) {
 		ev.State = perigee.ExecLost
 		ev.Fault = &perigee.Fault{Kind: perigee.NotFound, Message: "the provider does not know this execution"}
 		return ev, nil
@@ -159,7 +158,7 @@ func (p *Provider) stateEvent(ctx context.Context, k execKey, job string) (*peri
 	if r.State == perigee.ExecLeased && running {
 		ev.State = perigee.ExecRunning
 	}
-	if r.State == perigee.ExecCompleted && r.OutputSize <= inlineOutput {
+	if r.Output.Defined() && r.OutputSize <= inlineOutput {
 		var car bytes.Buffer
 		if err := p.cfg.Data.ExportCAR(ctx, r.Output, &car); err == nil && car.Len() <= 2*inlineOutput {
 			ev.Output = car.Bytes()

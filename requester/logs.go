@@ -148,17 +148,16 @@ func (r *Requester) finalLogs(ctx context.Context, id string, cursors map[int]*c
 	if _, err := r.loadJob(id); err != nil {
 		return err
 	}
-	var accepted []*execRecord
+	told := map[int]*execRecord{} // by part: the accepted execution, else the last that left output
 	err := r.scanExecs(id, func(x *execRecord) {
-		if x.Accepted {
-			accepted = append(accepted, x)
+		if x.Accepted || x.Result.Output.Defined() && (told[x.Part] == nil || !told[x.Part].Accepted) {
+			told[x.Part] = x
 		}
 	})
 	if err != nil {
 		return err
 	}
-	sortByPart(accepted)
-	for _, x := range accepted {
+	for _, x := range byPart(told) {
 		c := cursors[x.Part]
 		if c == nil {
 			c = new(cursor)

@@ -372,14 +372,14 @@ func (u *run) steal() {
 // lease writes new executions and sends them to their provider under one or
 // several leases.
 func (u *run) lease(id perigee.PeerID, parts []*part) {
-	l := u.linkTo(id)
+	f := u.linkTo(id)
 	now := time.Now()
 	var batch []*exec
 	size := 0
 	send := func() {
 		if len(batch) > 0 {
 			execs := batch
-			u.after = append(u.after, func() { l.send(execs) })
+			u.after = append(u.after, func() { u.send(f, execs) })
 			batch, size = nil, 0
 		}
 	}

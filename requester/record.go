@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"time"
 
@@ -241,6 +243,9 @@ func expiryKey(at time.Time, job string) []byte {
 	return fmt.Appendf(nil, "%s%016x%s", expirePrefix, at.UnixMilli(), job)
 }
 
-func sortByPart(list []*execRecord) {
+// byPart returns the executions in order of their parts.
+func byPart(m map[int]*execRecord) []*execRecord {
+	list := slices.Collect(maps.Values(m))
 	sort.Slice(list, func(i, j int) bool { return list[i].Part < list[j].Part })
+	return list
 }

@@ -42,11 +42,12 @@ func (r remote) Cancel(ctx context.Context, req *perigee.CancelRequest) (*perige
 }
 
 func (r remote) Watch(ctx context.Context, req *perigee.WatchRequest, fn func(*perigee.Event) error) error {
-	open, cancel := context.WithTimeout(ctx, eventSilence)
+	ctx, cancel := context.WithCancel(ctx) // of the stream's whole life
 	defer cancel()
-	s, err := r.net.Open(open, r.peer, perigee.ProtocolWatch)
-	if err != nil {
-		return err
+	late := time.AfterFunc(eventSilence, cancel)
+	s, err := r.net.Open(ctx, r.peer, perigee.ProtocolWatch)
+	if !late.Stop() || err != nil {
+		return perigee.E("requester.Watch", perigee.Unavailable, err, "provider %s does not answer", r.peer)
 	}
 	defer s.Reset()
 	stop := context.AfterFunc(ctx, func() { s.Reset() })

@@ -9,7 +9,7 @@
 // and goes on.
 //
 // Terms: a run is a job that is not final, held in memory by one goroutine (its
-// loop); a link is the run's open watch at one provider; an outcome is what an
+// loop); a feed is the open watch at one provider, shared by the runs; an outcome is what an
 // execution ended with, compared between replicas.
 package requester
 
@@ -89,6 +89,7 @@ type Requester struct {
 	mu      sync.Mutex
 	runs    map[string]*run
 	silence map[perigee.PeerID]silent
+	feeds   map[perigee.PeerID]*feed
 }
 
 // New makes a requester and resumes the jobs that its database holds unfinished.
@@ -102,7 +103,7 @@ func New(cfg Config) (*Requester, error) {
 	setDefault(&cfg.PlaceTimeout, 30*time.Second)
 	setDefault(&cfg.HedgeAfter, 3*time.Second)
 	ctx, stop := context.WithCancel(context.Background())
-	r := &Requester{cfg: cfg, ctx: ctx, stop: stop, runs: map[string]*run{}, silence: map[perigee.PeerID]silent{}}
+	r := &Requester{cfg: cfg, ctx: ctx, stop: stop, runs: map[string]*run{}, silence: map[perigee.PeerID]silent{}, feeds: map[perigee.PeerID]*feed{}}
 	if err := r.resume(); err != nil {
 		stop()
 		return nil, err

@@ -267,3 +267,21 @@ func TestAuditWithoutAnotherProviderIsWaived(t *testing.T) {
 	require.Zero(t, st.Audited)
 	require.Len(t, st.Executions, 2)
 }
+
+func TestFailedProgramsOutputIsKept(t *testing.T) {
+	b := newBench(t)
+	id, err := b.Submit(t.Context(), perigee.Job{Wasm: &perigee.Wasm{Module: b.add(wasmtest.C(t, "evil")), Args: []string{"memory", "1000000000"}},
+		Resources: perigee.Resources{Memory: 32 << 20}}, "")
+	require.NoError(t, err)
+	st := b.wait(id)
+	require.Equal(t, perigee.JobFailed, st.State)
+	require.Equal(t, perigee.Exhausted, st.Error.Kind)
+	var stderr string
+	require.NoError(t, b.Logs(t.Context(), id, false, func(c requester.LogChunk) error {
+		if c.Stream == 2 {
+			stderr += string(c.Data)
+		}
+		return nil
+	}))
+	require.Contains(t, stderr, "no more after")
+}

@@ -20,7 +20,8 @@ func deterministic(f *perigee.Fault) bool {
 }
 
 // onState takes a provider's word of an execution. mu is held.
-func (u *run) onState(from perigee.PeerID, ev *perigee.Event) {
+// printed is the output of an execution that failed, if it came along.
+func (u *run) onState(from perigee.PeerID, ev *perigee.Event, printed perigee.CID) {
 	e := u.execs[ev.Execution]
 	if e == nil || e.Provider != from || e.State.Final() {
 		return
@@ -36,6 +37,7 @@ func (u *run) onState(from perigee.PeerID, ev *perigee.Event) {
 		if fault == nil {
 			fault = &perigee.Fault{Kind: perigee.Internal, Message: "the provider gave no reason"}
 		}
+		e.Result.Output = printed
 		u.fail(e, perigee.ExecFailed, fault)
 		return
 	case perigee.ExecLost:
@@ -80,6 +82,27 @@ func (u *run) takeReceipt(from perigee.PeerID, ev *perigee.Event) (*perigee.Rece
 	}
 	u.keep(ev.Receipt, ev.Output)
 	return rc, nil
+}
+
+// takePrinted keeps what a failed guest left behind, for its author to read. It
+// is no result. mu is not held.
+func (u *run) takePrinted(from perigee.PeerID, ev *perigee.Event) perigee.CID {
+	if ev.State != perigee.ExecFailed || len(ev.Output) == 0 {
+		return perigee.CID{}
+	}
+	u.mu.Lock()
+	e := u.execs[ev.Execution]
+	mine := e != nil && e.Provider == from && !e.State.Final()
+	u.mu.Unlock()
+	if !mine {
+		return perigee.CID{}
+	}
+	roots, err := u.r.cfg.Data.ImportCAR(u.ctx, bytes.NewReader(ev.Output), owner(u.rec.ID))
+	if err != nil || len(roots) != 1 {
+		u.r.cfg.Log.Debug("keeping what a failed program printed", "job", u.rec.ID, "err", err)
+		return perigee.CID{}
+	}
+	return roots[0]
 }
 
 // onReceipt records the result of a completed execution, or that its receipt is

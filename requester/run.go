@@ -55,7 +55,7 @@ type run struct {
 	order    []*exec
 	active   map[*exec]struct{}     // those that are not final
 	busy     map[perigee.PeerID]int // of them, at each provider
-	links    map[perigee.PeerID]*link
+	links    map[perigee.PeerID]*feed
 	broken   map[perigee.PeerID]string // providers never to use again in this job, and why
 	hints    map[perigee.CID][]perigee.PeerID
 	note     string
@@ -81,7 +81,7 @@ type run struct {
 func (r *Requester) newRun(rec *jobRecord, job perigee.Job) *run {
 	ctx, stop := context.WithCancel(r.ctx)
 	return &run{r: r, job: job, ctx: ctx, stop: stop, done: make(chan struct{}), inbox: make(chan func(), 256),
-		rec: rec, execs: map[string]*exec{}, links: map[perigee.PeerID]*link{}, broken: map[perigee.PeerID]string{},
+		rec: rec, execs: map[string]*exec{}, links: map[perigee.PeerID]*feed{}, broken: map[perigee.PeerID]string{},
 		hints: map[perigee.CID][]perigee.PeerID{}, changed: make(chan struct{}), batch: new(db.Batch),
 		plan: map[perigee.PeerID][]*part{}, bids: map[perigee.PeerID]*perigee.Bid{},
 		active: map[*exec]struct{}{}, busy: map[perigee.PeerID]int{},
@@ -188,6 +188,7 @@ func (u *run) post(fn func()) {
 func (u *run) loop() {
 	defer close(u.done)
 	defer u.stop()
+	defer u.leave()
 	if !u.rec.Split && !u.prepare() {
 		return
 	}
@@ -450,6 +451,15 @@ func (u *run) end(state perigee.JobState, cause error) {
 	u.saveJob()
 	u.batch.Delete([]byte(openPrefix + u.rec.ID))
 	u.batch.Put(expiryKey(now.Add(u.job.Retention.D()), u.rec.ID), nil)
+}
+
+// leave detaches the run from its feeds.
+func (u *run) leave() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, f := range u.links {
+		f.leave(u.rec.ID)
+	}
 }
 
 // farewell tells the providers that an ended job needs nothing more of them.
