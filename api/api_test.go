@@ -486,7 +486,11 @@ func TestServe(t *testing.T) {
 	go func() {
 		ended <- c.Watch(wctx, id, func(perigee.JobStatus) error { watching <- struct{}{}; return nil })
 	}()
-	<-watching
+	select {
+	case <-watching:
+	case err := <-ended:
+		t.Fatalf("the stream ended at once: %v", err)
+	}
 	stop()
 	select {
 	case err := <-done:

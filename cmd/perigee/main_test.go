@@ -16,6 +16,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "worker" { // started by this binary as a node, under any name
+		main()
+	}
 	testscript.Main(m, map[string]func(){"perigee": main})
 }
 
