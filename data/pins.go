@@ -83,6 +83,15 @@ func (s *Store) pinIn(ctx context.Context, w *session, c cid.Cid, owner, name st
 	if len(name) > 1024 {
 		return rootInfo{}, perigee.E("data.Pin", perigee.Invalid, "a name has at most 1024 bytes, this has %d", len(name))
 	}
+	if err := s.settleDisk(owner); err != nil {
+		return rootInfo{}, err
+	}
+	if info, ok, err := s.pinKnown(c, owner, name); ok || err != nil {
+		if ok && owner == OwnerUser {
+			s.announce(c)
+		}
+		return info, err
+	}
 	info, err := s.measure(ctx, w, c)
 	if err != nil {
 		return rootInfo{}, err
@@ -90,12 +99,67 @@ func (s *Store) pinIn(ctx context.Context, w *session, c cid.Cid, owner, name st
 	return info, s.writePin(c, owner, name, info)
 }
 
-func (s *Store) writePin(c cid.Cid, owner, name string, info rootInfo) error {
-	if owner == OwnerUser || owner == OwnerPerigee {
-		if err := s.packs.syncDirty(); err != nil { // what was fetched may not be on disk yet
-			return err
-		}
+// pinKnown adds a pin to a root that is pinned already and known to be complete,
+// without walking it. It leaves the work to pinIn while a collection runs: that
+// has read the pins already.
+func (s *Store) pinKnown(c cid.Cid, owner, name string) (info rootInfo, ok bool, err error) {
+	s.gcMu.RLock()
+	defer s.gcMu.RUnlock()
+	if s.gcActive {
+		return info, false, nil
 	}
+	s.rowMu.Lock()
+	info, ok, err = s.knownRoot(c)
+	if err == nil && ok {
+		err = s.putPin(c, owner, name, info)
+	}
+	s.rowMu.Unlock()
+	if err != nil || !ok {
+		return info, false, err
+	}
+	return info, true, s.sync()
+}
+
+// knownRoot returns the row of a pinned root if that is complete as of now.
+func (s *Store) knownRoot(c cid.Cid) (info rootInfo, ok bool, err error) {
+	b, err := s.db.Get(rootKey(c))
+	if errors.Is(err, perigee.NotFound) {
+		return info, false, nil
+	}
+	if err == nil {
+		err = perigee.Decode(b, &info)
+	}
+	return info, err == nil && info.Complete && info.Epoch == s.epoch.Load(), err
+}
+
+func (s *Store) writePin(c cid.Cid, owner, name string, info rootInfo) error {
+	if err := s.settleDisk(owner); err != nil {
+		return err
+	}
+	s.rowMu.Lock()
+	err := s.putPin(c, owner, name, info)
+	s.rowMu.Unlock()
+	if err == nil {
+		err = s.sync()
+	}
+	if err == nil && info.Complete && owner == OwnerUser {
+		s.announce(c)
+	}
+	return err
+}
+
+// settleDisk makes what was fetched durable before the user or the node itself
+// relies on it; what a job fetched can be had again.
+func (s *Store) settleDisk(owner string) error {
+	if owner == OwnerUser || owner == OwnerPerigee {
+		return s.packs.syncDirty()
+	}
+	return nil
+}
+
+// putPin writes a pin and what is known of its root. The caller holds rowMu and
+// makes it durable.
+func (s *Store) putPin(c cid.Cid, owner, name string, info rootInfo) error {
 	b := &db.Batch{}
 	row, err := perigee.Encode(pinRow{name, time.Now().UnixMilli()})
 	if err != nil {
@@ -107,13 +171,7 @@ func (s *Store) writePin(c cid.Cid, owner, name string, info rootInfo) error {
 	}
 	b.Put(rootKey(c), row)
 	b.Put([]byte(keyEpoch), binary.BigEndian.AppendUint64(nil, s.epoch.Load()))
-	if err := s.db.Write(b); err != nil {
-		return err
-	}
-	if info.Complete && owner == OwnerUser {
-		s.announce(c)
-	}
-	return nil
+	return s.db.WriteLazy(b)
 }
 
 // measure walks a root and protects what it finds when w is not nil.
@@ -157,14 +215,26 @@ func (s *Store) Unpin(ctx context.Context, c perigee.CID, owner string) error {
 	if err != nil {
 		return err
 	}
-	b := &db.Batch{}
-	b.Delete(pinKey(c.Cid(), owner))
-	if others, err := s.owners(c.Cid()); err != nil {
+	if err := s.deletePin(c.Cid(), owner); err != nil {
 		return err
-	} else if !slices.ContainsFunc(others, func(o string) bool { return o != owner }) {
-		b.Delete(rootKey(c.Cid()))
 	}
-	return s.db.Write(b)
+	return s.sync()
+}
+
+// deletePin removes a pin, and with the last one what is known of the root.
+func (s *Store) deletePin(c cid.Cid, owner string) error {
+	s.rowMu.Lock()
+	defer s.rowMu.Unlock()
+	b := &db.Batch{}
+	b.Delete(pinKey(c, owner))
+	others, err := s.owners(c)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(others, func(o string) bool { return o != owner }) {
+		b.Delete(rootKey(c))
+	}
+	return s.db.WriteLazy(b)
 }
 
 // owners returns who pins exactly c.
@@ -238,18 +308,8 @@ func kindName(k perigee.FileKind) string {
 
 // isComplete reports whether c is a pinned root known to be complete, at once.
 func (s *Store) isComplete(c cid.Cid) (bool, error) {
-	b, err := s.db.Get(rootKey(c))
-	if errors.Is(err, perigee.NotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	var r rootInfo
-	if err := perigee.Decode(b, &r); err != nil {
-		return false, err
-	}
-	return r.Complete && r.Epoch == s.epoch.Load(), nil
+	_, ok, err := s.knownRoot(c)
+	return ok, err
 }
 
 // root returns what is known of c: at once for a root known to be complete,
@@ -279,9 +339,12 @@ func (s *Store) root(ctx context.Context, c cid.Cid) (rootInfo, error) {
 	if b, err = perigee.Encode(fresh); err != nil {
 		return fresh, err
 	}
-	batch := &db.Batch{}
-	batch.Put(rootKey(c), b)
-	return fresh, s.db.WriteLazy(batch)
+	s.rowMu.Lock()
+	defer s.rowMu.Unlock()
+	if _, err := s.db.Get(rootKey(c)); err != nil {
+		return fresh, nil // unpinned meanwhile
+	}
+	return fresh, s.putRow(rootKey(c), b)
 }
 
 // Hold protects what lies below the CIDs from garbage collection until release

@@ -90,18 +90,6 @@ func (w *session) pending(hash string) (place, bool) {
 	return p, ok
 }
 
-// has reports whether a block is in the store or this session.
-func (w *session) has(hash string) (bool, error) {
-	w.mu.Lock()
-	_, ok := w.pending(hash)
-	w.mu.Unlock()
-	if ok {
-		return true, nil
-	}
-	ps, err := w.s.places(hash)
-	return len(ps) > 0, err
-}
-
 // block returns a block of the session or the store, verified.
 func (w *session) block(c cid.Cid) ([]byte, error) {
 	b, ok, err := w.uncommitted(string(c.Hash()))

@@ -459,18 +459,11 @@ func (s *Store) LocalBytes(ctx context.Context, in perigee.PartInput) (int64, er
 		return 0, err
 	}
 	c := in.CID.Cid()
-	b, err := s.db.Get(rootKey(c))
-	if err == nil {
-		var r rootInfo
-		if err := perigee.Decode(b, &r); err != nil {
-			return 0, err
-		}
-		if r.Complete && r.Epoch == s.epoch.Load() {
-			in.Size = r.Size
-			return in.Bytes(), nil
-		}
-	} else if !errors.Is(err, perigee.NotFound) {
+	if r, ok, err := s.knownRoot(c); err != nil {
 		return 0, err
+	} else if ok {
+		in.Size = r.Size
+		return in.Bytes(), nil
 	}
 	lo, hi := int64(0), int64(maxSize)
 	if in.Length > 0 {
