@@ -92,6 +92,9 @@ func New(cfg Config) (*Client, error) {
 // Unix socket if somebody listens there, else over its TCP address. The error is
 // Unavailable when no node runs there.
 func FromHome(home string) (*Client, error) {
+	if abs, err := filepath.Abs(home); err == nil {
+		home = abs // a URL has no relative paths
+	}
 	socket := filepath.Join(home, SocketFile)
 	if conn, err := DialSocket(context.Background(), socket); err == nil {
 		_ = conn.Close()
