@@ -109,8 +109,10 @@ func (x *exchange) viaBitswap(ctx context.Context, f *fetch, wants []want) ([]wa
 			cancel()
 		}
 	}
+	// Perigee nodes have been asked by then, and whom the router knows is in
+	// f.found: without strangers, waiting for bitswap would be waiting for nobody.
 	strangers := x.strangers()
-	if len(strangers) == 0 && x.s.cfg.Router == nil {
+	if len(strangers) == 0 {
 		return wants, nil
 	}
 	for _, p := range strangers {

@@ -37,7 +37,7 @@ type jobsAPI struct{ *requester.Requester }
 
 func (a jobsAPI) Logs(ctx context.Context, id string, follow bool, fn func(client.LogChunk) error) error {
 	return a.Requester.Logs(ctx, id, follow, func(c requester.LogChunk) error {
-		return fn(client.LogChunk{Part: c.Part, Merge: c.Merge, Stream: c.Stream, Data: c.Data})
+		return fn(client.LogChunk{Part: c.Part, Merge: c.Merge, Label: c.Label, Stream: c.Stream, Data: c.Data})
 	})
 }
 
