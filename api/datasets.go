@@ -11,13 +11,13 @@ import (
 // DatasetName is a dataset in a request's path. It is exported because huma
 // reads the parameters of exported embedded fields only.
 type DatasetName struct {
-	Owner string `path:"owner" maxLength:"64" doc:"account that owns the dataset"`
+	Owner string `path:"owner" maxLength:"64" doc:"account that owns the dataset, the first 6 or more characters of it, or me"`
 	Name  string `path:"name" maxLength:"63"`
 }
 
-// check refuses owners that are no accounts before anybody is asked for them.
+// check refuses what cannot be a dataset before anybody is asked for it.
 func (n *DatasetName) check() error {
-	_, err := perigee.AccountID(n.Owner).PublicKey()
+	_, _, err := perigee.ParseDatasetName(n.Owner + "/" + n.Name)
 	return err
 }
 

@@ -147,7 +147,7 @@ type Imported struct {
 type PublishRequest struct {
 	Name  string        `json:"name" minLength:"1" maxLength:"63" doc:"[a-z0-9][a-z0-9._-]*; the dataset becomes OWNER/NAME with this node's account"`
 	Parts []DatasetRoot `json:"parts" minItems:"1" maxItems:"100000"`
-	Join  string        `json:"join,omitempty" enum:"any,none" doc:"who may add parts later: any or none (the default)"`
+	Join  string        `json:"join,omitempty" enum:"any,none" doc:"who may add parts later: any (the default; a part names who brought it) or none"`
 }
 
 // DatasetRoot is a file or directory to put into a dataset. A directory stands

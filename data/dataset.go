@@ -150,7 +150,7 @@ func (d *Datasets) Publish(ctx context.Context, name string, parts []perigee.Dat
 		return nil, perigee.E(op, perigee.Invalid, "%q cannot name a dataset; a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit", name)
 	}
 	if join == "" {
-		join = perigee.JoinNone
+		join = perigee.JoinAny
 	}
 	if join != perigee.JoinAny && join != perigee.JoinNone {
 		return nil, perigee.E(op, perigee.Invalid, "join is %q; it is any or none", join)

@@ -177,6 +177,12 @@ func chosen(cfg Config) string {
 	if len(cfg.Peers) > 0 {
 		fmt.Fprintf(&b, "\npeers: [%s]\n", strings.Join(cfg.Peers, ", "))
 	}
+	if len(cfg.Relays) > 0 {
+		fmt.Fprintf(&b, "\nrelays: [%s]\n", strings.Join(cfg.Relays, ", "))
+	}
+	if cfg.PSKFile != "" {
+		fmt.Fprintf(&b, "\nprivate_key_file: %q\n", cfg.PSKFile)
+	}
 	return b.String()
 }
 

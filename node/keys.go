@@ -70,3 +70,13 @@ func loadToken(home string, made *[]string) (string, error) {
 	*made = append(*made, client.TokenFile)
 	return token, nil
 }
+
+// Identity returns who the node and the account of a home are. It makes keys
+// that are missing.
+func Identity(home string) (perigee.PeerID, perigee.AccountID, error) {
+	k, err := loadKeys(home, new([]string))
+	if err != nil {
+		return "", "", err
+	}
+	return k.node.Peer(), k.account.Account(), nil
+}

@@ -192,13 +192,17 @@ func (e *exec) outcome() string {
 	return "fault " + string(e.Fault.Kind)
 }
 
+// maxTimeouts is how many executions of a part may run out of time: the first
+// may have met a slow provider, the second tells of the program.
+const maxTimeouts = 2
+
 // judge decides on a part from its executions so far: it accepts a result,
 // fails the job (and reports true), or leaves the part open. mu is held.
 func (u *run) judge(p *part) (failed bool) {
 	quorum := p.quorum
 	replicate := quorum > 1
 	tally := map[string][]*exec{}
-	active, counted := 0, 0
+	active, counted, timeouts := 0, 0, 0
 	var last *exec
 	for _, e := range p.execs {
 		switch {
@@ -213,6 +217,9 @@ func (u *run) judge(p *part) (failed bool) {
 			fallthrough
 		default:
 			last = e
+			if e.Fault != nil && e.Fault.Kind == perigee.Timeout {
+				timeouts++
+			}
 		}
 	}
 	for _, agree := range tally {
@@ -231,6 +238,9 @@ func (u *run) judge(p *part) (failed bool) {
 		p.copies++ // two results disagree: a third provider decides
 	}
 	limit := u.job.Attempts + p.copies - 1
+	if timeouts >= maxTimeouts {
+		limit = p.attempts // more time is what it needs, not another provider
+	}
 	if active > 0 || p.attempts < limit || p.planned {
 		return false
 	}

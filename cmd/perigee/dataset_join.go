@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/perigee-network/perigee"
+
 	"github.com/perigee-network/perigee/client"
 )
 
@@ -24,7 +26,7 @@ func newDatasetJoinCmd(a *app) *cobra.Command {
 }
 
 func runDatasetJoin(cmd *cobra.Command, a *app, dataset string, copied bool, what []string) error {
-	owner, name, err := splitDataset(dataset)
+	owner, name, err := perigee.ParseDatasetName(dataset)
 	if err != nil {
 		return err
 	}

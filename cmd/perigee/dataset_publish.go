@@ -26,7 +26,7 @@ Publishing a name again replaces it.`,
 			return runDatasetPublish(cmd, a, args[0], join, copied, args[1:])
 		},
 	}
-	c.Flags().StringVar(&join, "join", "none", "who may add parts later: any or none")
+	c.Flags().StringVar(&join, "join", "any", "who may add parts later: any or none; a part names who brought it")
 	c.Flags().BoolVar(&copied, "copy", false, "copy paths into the node instead of indexing them in place")
 	return c
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/perigee-network/perigee"
 )
 
 func newDatasetShowCmd(a *app) *cobra.Command {
@@ -19,7 +21,7 @@ func newDatasetShowCmd(a *app) *cobra.Command {
 }
 
 func runDatasetShow(cmd *cobra.Command, a *app, dataset string) error {
-	owner, name, err := splitDataset(dataset)
+	owner, name, err := perigee.ParseDatasetName(dataset)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/perigee-network/perigee/identity"
 	"github.com/perigee-network/perigee/node"
 )
 
@@ -85,20 +84,6 @@ func initHome(home, region string, give provided, network networkFile) (initRepo
 		return initReport{}, err
 	}
 	report := initReport{Home: home, Existed: !slices.Contains(made, node.ConfigFile), Config: filepath.Join(home, node.ConfigFile)}
-	key, err := identity.LoadOrCreate(filepath.Join(home, nodeKeyFile))
-	if err != nil {
-		return report, err
-	}
-	owner, err := identity.LoadOrCreate(filepath.Join(home, accountKeyFile))
-	if err != nil {
-		return report, err
-	}
-	report.PeerID, report.Account = key.Peer(), owner.Account()
-	return report, nil
+	report.PeerID, report.Account, err = node.Identity(home)
+	return report, err
 }
-
-// The files of a home that hold keys; node.Init makes them.
-const (
-	nodeKeyFile    = "node.key"
-	accountKeyFile = "account.key"
-)

@@ -46,7 +46,7 @@ func findSource(text string) (source, error) {
 		}
 		return s, nil
 	}
-	if _, _, err := splitDataset(text); err == nil {
+	if _, _, err := perigee.ParseDatasetName(text); err == nil {
 		s.kind = sourceDataset
 		return s, nil
 	}
