@@ -87,6 +87,8 @@ type Data interface {
 	Ls(ctx context.Context, c perigee.CID) ([]perigee.TreeEntry, error)
 	// OpenFile opens a file, whose missing bytes are fetched as they are read.
 	OpenFile(ctx context.Context, c perigee.CID) (io.ReadSeekCloser, error)
+	// Fetch brings all that lies below a root here, without keeping it.
+	Fetch(ctx context.Context, c perigee.CID) error
 	GetBlock(ctx context.Context, c perigee.CID) ([]byte, error)
 	Holders(ctx context.Context, c perigee.CID) ([]client.Holder, error)
 

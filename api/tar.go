@@ -86,7 +86,10 @@ func writeTar(ctx context.Context, d Data, c perigee.CID, name string, w io.Writ
 	t := &tarWriter{ctx: ctx, data: d, tw: tar.NewWriter(w)}
 	switch info.Kind {
 	case "dir":
-		err = t.dir(c, "")
+		// In one go: file by file each would cost a round trip to its holder.
+		if err = d.Fetch(ctx, c); err == nil {
+			err = t.dir(c, "")
+		}
 	case "file":
 		if name == "/" || name == "." {
 			name = c.String()

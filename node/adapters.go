@@ -88,10 +88,15 @@ func (a dataAPI) Holders(ctx context.Context, c perigee.CID) ([]client.Holder, e
 }
 
 // Pin fetches what is missing before it answers, so that a pin means bytes.
+func (a dataAPI) Fetch(ctx context.Context, c perigee.CID) error {
+	_, err := a.Store.Fetch(ctx, perigee.PartInput{CID: c}, nil, nil)
+	return err
+}
+
 func (a dataAPI) Pin(ctx context.Context, c perigee.CID, progress api.ProgressFunc) error {
 	release := a.Hold(c)
 	defer release()
-	_, err := a.Fetch(ctx, perigee.PartInput{CID: c}, nil, func(n int64) {
+	_, err := a.Store.Fetch(ctx, perigee.PartInput{CID: c}, nil, func(n int64) {
 		if progress != nil {
 			progress(n, 0)
 		}
