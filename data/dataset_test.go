@@ -176,7 +176,7 @@ func dsEventually(t testing.TB, what string, ok func() bool) {
 
 func TestDatasetPublish(t *testing.T) {
 	n := newDsWire(t).add()
-	one := n.publish("flights", "", dsPart("b.csv", 2, n.id), dsPart("a.csv", 1, n.id, n.id))
+	one := n.publish("flights", "none", dsPart("b.csv", 2, n.id), dsPart("a.csv", 1, n.id, n.id))
 	if one.Sequence != 1 || one.Parts[0].Path != "a.csv" || one.Parts[0].By != n.key.Account() ||
 		len(one.Parts[0].Holders) != 1 || one.Join != perigee.JoinNone || one.Node != n.id {
 		t.Errorf("%+v", one)
@@ -191,7 +191,9 @@ func TestDatasetPublish(t *testing.T) {
 	if two.Sequence != 2 || len(two.Parts) != 1 {
 		t.Errorf("%+v", two)
 	}
-	n.publish("other", "", dsPart("x", 0))
+	if other := n.publish("other", "", dsPart("x", 0)); other.Join != perigee.JoinAny {
+		t.Errorf("the default is join %q", other.Join)
+	}
 	n.Close()
 	n.open() // a restart
 	heads, err := n.ListDatasets(t.Context())
@@ -346,8 +348,8 @@ func TestDatasetPrefix(t *testing.T) {
 func TestDatasetJoin(t *testing.T) {
 	w := newDsWire(t)
 	a, b, c := w.add(), w.add(), w.add()
-	a.publish("open", "any", dsPart("a.csv", 1, a.id))
-	a.publish("closed", "", dsPart("a.csv", 1, a.id))
+	a.publish("open", "", dsPart("a.csv", 1, a.id)) // any by default
+	a.publish("closed", "none", dsPart("a.csv", 1, a.id))
 
 	got, err := b.JoinDataset(t.Context(), a.ref("open"), []perigee.DatasetPart{dsPart("b.csv", 2), dsPart("a.csv", 1)})
 	if err != nil {
@@ -397,7 +399,7 @@ func TestDatasetJoin(t *testing.T) {
 func TestDatasetForgedJoin(t *testing.T) {
 	w := newDsWire(t)
 	a, b := w.add(), w.add()
-	a.publish("open", "any", dsPart("a.csv", 1, a.id))
+	a.publish("open", "", dsPart("a.csv", 1, a.id)) // any by default
 	honest := func() *perigee.DatasetJoin {
 		p := dsPart("b.csv", 1, b.id)
 		p.By = b.key.Account()

@@ -86,7 +86,31 @@ func (n *Node) start(ctx context.Context) error {
 			return err
 		}
 	}
+	n.tasks.Go(n.collect)
 	return nil
+}
+
+// collectEvery is how often what nobody keeps is removed from the disk.
+const collectEvery = time.Hour
+
+// collect removes, from time to time, blocks that no pin and no running
+// execution keeps: inputs fetched for executions that ended, above all.
+func (n *Node) collect() {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+			r, err := n.data.GC(n.ctx)
+			if err != nil {
+				n.log.Warn("collecting garbage", "err", err)
+				continue
+			}
+			n.log.Info("collected garbage", "blocks", r.Blocks, "bytes", r.Bytes)
+		}
+	}
 }
 
 func (n *Node) path(name string) string { return filepath.Join(n.cfg.Home, name) }

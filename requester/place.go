@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -36,11 +37,11 @@ func (u *run) place(now time.Time) {
 	problem := u.problem(want)
 	asks := u.asks(want)
 	busy := maps.Clone(u.busy)
-	broken := maps.Clone(u.broken)
+	broken, holders := maps.Clone(u.broken), u.holders(want)
 	u.r.wg.Add(1)
 	go func() {
 		defer u.r.wg.Done()
-		problem.Candidates = u.r.candidates(u.ctx, u.rec.ID, &u.job, asks, broken)
+		problem.Candidates = u.r.candidates(u.ctx, u.rec.ID, &u.job, asks, broken, holders)
 		for i := range problem.Candidates {
 			problem.Candidates[i].Busy = busy[problem.Candidates[i].Offer.Provider]
 		}
@@ -103,12 +104,42 @@ func (u *run) asks(want []*part) []perigee.PartAsk {
 	return asks
 }
 
-// candidates asks everyone with a standing offer for a bid.
-func (r *Requester) candidates(ctx context.Context, job string, spec *perigee.Job, asks []perigee.PartAsk, broken map[perigee.PeerID]string) []schedule.Candidate {
-	offers := r.cfg.Offers.All()
-	if len(offers) > maxCandidates {
-		offers = offers[:maxCandidates]
+// holders are the nodes known to hold some input of parts.
+func (u *run) holders(want []*part) map[perigee.PeerID]bool {
+	m := map[perigee.PeerID]bool{}
+	for _, p := range want {
+		for _, in := range p.Part.Inputs {
+			for _, id := range u.hints[in.CID] {
+				m[id] = true
+			}
+		}
 	}
+	return m
+}
+
+// shortlist chooses whom to ask when there are more offers than may be asked:
+// holders first, since a job goes to the bytes, and of the others any, so that
+// no order of names or prices decides who is never seen.
+func shortlist(offers []*perigee.Offer, holders map[perigee.PeerID]bool) []*perigee.Offer {
+	if len(offers) <= maxCandidates {
+		return offers
+	}
+	mathrand.Shuffle(len(offers), func(i, j int) { offers[i], offers[j] = offers[j], offers[i] })
+	slices.SortStableFunc(offers, func(a, b *perigee.Offer) int {
+		switch {
+		case holders[a.Provider] == holders[b.Provider]:
+			return 0
+		case holders[a.Provider]:
+			return -1
+		}
+		return 1
+	})
+	return offers[:maxCandidates]
+}
+
+// candidates asks those with a standing offer for a bid.
+func (r *Requester) candidates(ctx context.Context, job string, spec *perigee.Job, asks []perigee.PartAsk, broken map[perigee.PeerID]string, holders map[perigee.PeerID]bool) []schedule.Candidate {
+	offers := shortlist(r.cfg.Offers.All(), holders)
 	list := make([]schedule.Candidate, len(offers))
 	var wg sync.WaitGroup
 	for i, o := range offers {
@@ -453,11 +484,21 @@ func (u *run) hedge(now time.Time) {
 // of before the requester gives it up.
 const silence = 30 * time.Second
 
+// maxGathering is how long a provider may take to fetch inputs, before it starts
+// anything.
+const maxGathering = 11 * time.Minute
+
 // expireSilent gives up executions that a live provider neither ends nor
 // explains within their time.
 func (u *run) expireSilent(now time.Time) {
 	limit := u.job.Resources.Timeout.D() + silence
 	for e := range u.active {
+		if e.State == perigee.ExecLeased && now.Sub(u.progress[e.Provider]) > max(limit, maxGathering) &&
+			now.Sub(time.UnixMicro(e.Leased)) > max(limit, maxGathering) {
+			u.fail(e, perigee.ExecLost, &perigee.Fault{Kind: perigee.Timeout, Message: fmt.Sprintf(
+				"the provider accepted it and started nothing for %s", max(limit, maxGathering))})
+			u.withdraw(e)
+		}
 		if e.State == perigee.ExecRunning && now.Sub(time.UnixMicro(e.Started)) > limit {
 			u.fail(e, perigee.ExecLost, &perigee.Fault{Kind: perigee.Timeout, Message: fmt.Sprintf(
 				"the provider did not end it %s after its timeout of %s", silence, u.job.Resources.Timeout)})
@@ -472,7 +513,7 @@ func (r *Requester) Explain(ctx context.Context, job perigee.Job) (perigee.Expla
 	if err := job.Normalize(); err != nil {
 		return perigee.Explanation{}, err
 	}
-	parts, _, err := r.parts(ctx, &job)
+	parts, hints, err := r.parts(ctx, &job)
 	if err != nil {
 		return perigee.Explanation{}, err
 	}
@@ -482,7 +523,10 @@ func (r *Requester) Explain(ctx context.Context, job perigee.Job) (perigee.Expla
 		u.addPart(p)
 	}
 	problem := u.problem(u.parts)
-	problem.Candidates = r.candidates(ctx, u.rec.ID, &job, u.asks(u.parts), nil)
+	for _, h := range hints {
+		u.hints[h.CID] = h.Peers
+	}
+	problem.Candidates = r.candidates(ctx, u.rec.ID, &job, u.asks(u.parts), nil, u.holders(u.parts))
 	return schedule.Place(problem).Explanation, nil
 }
 

@@ -2,6 +2,7 @@ package requester
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -25,6 +26,9 @@ func (u *run) onState(from perigee.PeerID, ev *perigee.Event, printed perigee.CI
 	e := u.execs[ev.Execution]
 	if e == nil || e.Provider != from || e.State.Final() {
 		return
+	}
+	if ev.State != perigee.ExecLeased {
+		u.progress[from] = time.Now()
 	}
 	switch ev.State {
 	case perigee.ExecLeased:
@@ -117,6 +121,7 @@ func (u *run) onReceipt(from perigee.PeerID, ev *perigee.Event, rc *perigee.Rece
 		u.fail(e, perigee.ExecFailed, &perigee.Fault{Kind: perigee.Corrupt, Message: "the provider's receipt is no good: " + err.Error()})
 		return
 	}
+	u.progress[from] = time.Now()
 	if e.Started == 0 {
 		e.Started = rc.Started
 	}
@@ -203,7 +208,7 @@ func (u *run) judge(p *part) (failed bool) {
 	replicate := quorum > 1
 	tally := map[string][]*exec{}
 	active, counted, timeouts := 0, 0, 0
-	var last *exec
+	var last, first *exec
 	for _, e := range p.execs {
 		switch {
 		case !e.State.Final():
@@ -214,6 +219,9 @@ func (u *run) judge(p *part) (failed bool) {
 			}
 			counted++
 			tally[e.outcome()] = append(tally[e.outcome()], e)
+			if first == nil || e.Finished < first.Finished {
+				first = e
+			}
 			fallthrough
 		default:
 			last = e
@@ -224,6 +232,11 @@ func (u *run) judge(p *part) (failed bool) {
 	}
 	for _, agree := range tally {
 		if len(agree) < quorum {
+			continue
+		}
+		// Without a quorum the first that ended counts, not any.
+		slices.SortFunc(agree, func(a, b *exec) int { return cmp.Compare(a.Finished, b.Finished) })
+		if first != nil && quorum == 1 && agree[0] != first {
 			continue
 		}
 		u.remember(p, agree)

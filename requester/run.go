@@ -65,17 +65,18 @@ type run struct {
 	open     map[*part]struct{} // parts that may want an execution
 
 	// Used by the loop only.
-	batch   *db.Batch
-	after   []func() // to do once batch is written
-	plan    map[perigee.PeerID][]*part
-	bids    map[perigee.PeerID]*perigee.Bid
-	placing bool
-	placeAt time.Time // not to place before
-	stuck   time.Time // since when nothing could be placed; zero when something was
-	times   []time.Duration
-	ending  bool
-	moved   int64          // input bytes that plans so far move
-	spent   perigee.Amount // what plans so far cost
+	batch    *db.Batch
+	after    []func() // to do once batch is written
+	plan     map[perigee.PeerID][]*part
+	bids     map[perigee.PeerID]*perigee.Bid
+	placing  bool
+	placeAt  time.Time // not to place before
+	stuck    time.Time // since when nothing could be placed; zero when something was
+	times    []time.Duration
+	ending   bool
+	progress map[perigee.PeerID]time.Time // when each provider last told of a change
+	moved    int64                        // input bytes that plans so far move
+	spent    perigee.Amount               // what plans so far cost
 }
 
 func (r *Requester) newRun(rec *jobRecord, job perigee.Job) *run {
@@ -85,7 +86,7 @@ func (r *Requester) newRun(rec *jobRecord, job perigee.Job) *run {
 		hints: map[perigee.CID][]perigee.PeerID{}, changed: make(chan struct{}), batch: new(db.Batch),
 		plan: map[perigee.PeerID][]*part{}, bids: map[perigee.PeerID]*perigee.Bid{},
 		active: map[*exec]struct{}{}, busy: map[perigee.PeerID]int{},
-		touched: map[*part]struct{}{}, open: map[*part]struct{}{}}
+		touched: map[*part]struct{}{}, open: map[*part]struct{}{}, progress: map[perigee.PeerID]time.Time{}}
 }
 
 // restoreRun rebuilds a run from the database.

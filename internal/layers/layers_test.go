@@ -35,10 +35,6 @@ var floors = map[string]int{
 	"internal/layers": 9,
 }
 
-// beside are packages outside the house: they import nothing of ours and
-// nothing of ours imports them.
-var beside = []string{"internal/deps"}
-
 // libraries are those with one room only. Interfaces of go-libp2p/core are
 // free for all: they are how rooms speak of hosts and keys.
 var libraries = []struct{ prefix, except, room string }{
@@ -152,9 +148,6 @@ func ours(imp string) (dir string, ok bool) {
 // tested with a real provider.
 func TestFloors(t *testing.T) {
 	for _, s := range sources(t) {
-		if slices.Contains(beside, s.dir) {
-			continue
-		}
 		room, ok := roomOf(s.dir)
 		if !ok {
 			t.Errorf("%s: package %s has no floor; give it one in internal/layers/layers_test.go", s.path, s.dir)
@@ -173,9 +166,6 @@ func TestFloors(t *testing.T) {
 }
 
 func forbidden(s source, room, dir string) string {
-	if slices.Contains(beside, dir) {
-		return fmt.Sprintf("nothing may import %s", dir)
-	}
 	other, ok := roomOf(dir)
 	switch {
 	case !ok:
@@ -193,7 +183,7 @@ func forbidden(s source, room, dir string) string {
 func TestLibraries(t *testing.T) {
 	for _, s := range sources(t) {
 		room, _ := roomOf(s.dir)
-		if s.test || slices.Contains(beside, s.dir) {
+		if s.test {
 			continue
 		}
 		for _, imp := range s.imports {
