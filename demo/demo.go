@@ -70,8 +70,6 @@ type run struct {
 	Options
 	dir    string
 	nodes  []*localnet.Node
-	tables [][]string // by node: names of the tables it holds
-	owner  perigee.AccountID
 	input  int64 // bytes of all tables
 	report Report
 }
@@ -249,7 +247,6 @@ func (d *run) publish(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s cannot publish the dataset: %w", nodeName(0), err)
 	}
-	d.owner = set.Owner
 	for i, n := range d.nodes[1:] {
 		if parts[i+1] == nil {
 			continue
