@@ -141,7 +141,7 @@ func datasetID(owner perigee.AccountID, name string) string { return string(owne
 
 // Publish makes or replaces this account's dataset of a name: the parts, with
 // their paths, CIDs, sizes and holders, in any order. join is perigee.JoinAny or
-// JoinNone ("" is JoinNone). Holders named before of a part that stays are kept,
+// JoinNone ("" is JoinAny). Holders named before of a part that stays are kept,
 // and so, while join is JoinAny, are the parts that others brought. Publishing
 // what is published already changes nothing. Errors are of kind Invalid.
 func (d *Datasets) Publish(ctx context.Context, name string, parts []perigee.DatasetPart, join string) (*perigee.Dataset, error) {
