@@ -254,3 +254,29 @@ func TestCorruptHolder(t *testing.T) {
 		t.Errorf("the job over corrupt blocks is %s: %+v", st.State, st.Error)
 	}
 }
+
+// TestAnyoneKilledAtRandomMoments kills and restarts requester and providers in
+// turn while a job with a merge runs.
+func TestAnyoneKilledAtRandomMoments(t *testing.T) {
+	nodes := startNetwork(t, 3)
+	source := everywhere(t, someFiles(16), nodes[1], nodes[2])
+	job := slowJob(t, nodes[0], source, "200")
+	job.Merge = &perigee.Wasm{Module: nodes[0].addPath(t, program(t, "concat"), false).CID.String()}
+	job.Attempts = 12 // every kill may cost an attempt
+	id, err := nodes[0].Submit(t.Context(), job, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewSource(11))
+	for range 12 {
+		time.Sleep(time.Duration(rnd.Intn(500)) * time.Millisecond)
+		victim := nodes[rnd.Intn(3)]
+		victim.kill()
+		victim.start()
+	}
+	st := nodes[0].waitJob(t, id, 2*time.Minute)
+	exactlyOnce(t, nodes[0], st)
+	if out := nodes[0].read(t, st.Output.String()+"/stdout"); strings.Count(out, "/in/log-") != 16 || strings.Count(out, "done") != 16 {
+		t.Errorf("the merge saw: %s", out)
+	}
+}
