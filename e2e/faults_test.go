@@ -133,11 +133,23 @@ func TestLiarIsOutvoted(t *testing.T) {
 	waitOffers(t, honest[0], 4)
 	source := everywhere(t, someFiles(4), honest[1], honest[2], liar)
 	for _, verify := range []perigee.Verify{{Mode: "replicate", Copies: 3, Quorum: 2}, {Mode: "audit"}} {
-		t.Run(verify.Mode, func(t *testing.T) { outvote(t, honest[0], liar, source, verify) })
+		t.Run(verify.Mode, func(t *testing.T) {
+			// The honest results may agree before the liar's arrives: then it is not
+			// needed and not looked at. Sooner or later it is there in time.
+			for range 10 {
+				if outvote(t, honest[0], liar, source, verify) {
+					return
+				}
+			}
+			t.Error("no execution of the liar ended in ten jobs")
+		})
 	}
 }
 
-func outvote(t *testing.T, asker, liar *testNode, source perigee.CID, verify perigee.Verify) {
+// outvote runs a job that the liar takes part in, and reports whether one of
+// the liar's results was caught.
+func outvote(t *testing.T, asker, liar *testNode, source perigee.CID, verify perigee.Verify) (caught bool) {
+	t.Helper()
 	job := slowJob(t, asker, source, "1")
 	job.Verify = verify
 	st := asker.runJob(t, job)
@@ -145,21 +157,19 @@ func outvote(t *testing.T, asker, liar *testNode, source perigee.CID, verify per
 	if strings.Contains(out, "\n42\n") {
 		t.Errorf("the lie got through: %s", out)
 	}
-	if verify.Mode == "audit" && st.Audited != 4 {
-		t.Errorf("%d of 4 results of unknown providers were audited", st.Audited)
-	}
-	caught := false
 	for _, x := range st.Executions {
-		if x.Provider == liar.id {
-			if x.Accepted {
-				t.Errorf("part %d took the liar's result", x.Part)
-			}
-			caught = caught || x.Error != nil && x.Error.Kind == perigee.Corrupt
+		if x.Provider != liar.id || x.State != perigee.ExecCompleted {
+			continue
 		}
+		if x.Accepted {
+			t.Errorf("part %d took the liar's result", x.Part)
+		}
+		if x.Error == nil || x.Error.Kind != perigee.Corrupt {
+			t.Errorf("the liar's result for part %d is not marked: %+v", x.Part, x)
+		}
+		caught = true
 	}
-	if !caught {
-		t.Errorf("no execution of the liar is marked: %+v", st.Executions)
-	}
+	return caught
 }
 
 func TestFileChangedUnderTheIndex(t *testing.T) {

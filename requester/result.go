@@ -131,6 +131,13 @@ func (u *run) onReceipt(from perigee.PeerID, ev *perigee.Event, rc *perigee.Rece
 	u.close(e, perigee.ExecCompleted, nil)
 	u.hints[e.Result.Output] = appendPeer(u.hints[e.Result.Output], e.Provider)
 	u.audit(e)
+	if p := e.part; p.accepted != nil && p.quorum > 1 { // late, but it may still tell of a liar
+		for _, x := range p.execs {
+			if &x.execRecord == p.accepted {
+				u.disagree(p, []*exec{x})
+			}
+		}
+	}
 }
 
 func appendPeer(list []perigee.PeerID, p perigee.PeerID) []perigee.PeerID {
@@ -185,6 +192,17 @@ func (u *run) distrust(id perigee.PeerID, why string) {
 		return
 	}
 	u.broken[id] = why
+	for e := range u.active {
+		if e.Provider == id {
+			u.close(e, perigee.ExecLost, &perigee.Fault{Kind: perigee.Corrupt, Message: "the provider is barred from the job: " + why})
+			u.withdraw(e)
+		}
+	}
+	for _, e := range u.order { // its votes are void: parts may want another
+		if e.Provider == id && e.part.accepted == nil {
+			u.touched[e.part], u.open[e.part] = struct{}{}, struct{}{}
+		}
+	}
 	u.r.cfg.Log.Warn("provider barred from the job", "job", u.rec.ID, "provider", id, "why", why)
 	u.unplan(id)
 }
@@ -213,10 +231,7 @@ func (u *run) judge(p *part) (failed bool) {
 		switch {
 		case !e.State.Final():
 			active++
-		case e.State == perigee.ExecCompleted, e.State == perigee.ExecFailed && deterministic(e.Fault):
-			if u.broken[e.Provider] != "" && replicate {
-				continue
-			}
+		case u.counts(p, e), e.State == perigee.ExecFailed && deterministic(e.Fault) && !replicate:
 			counted++
 			tally[e.outcome()] = append(tally[e.outcome()], e)
 			if first == nil || e.Finished < first.Finished {
@@ -247,8 +262,11 @@ func (u *run) judge(p *part) (failed bool) {
 		u.end(perigee.JobFailed, perigee.E("requester.Run", agree[0].Fault.Kind, "%s: %s", u.partName(p), agree[0].Fault.Message))
 		return true
 	}
-	if u.job.Verify.Mode == "audit" && replicate && len(tally) > 1 && p.copies == counted {
-		p.copies++ // two results disagree: a third provider decides
+	if u.job.Verify.Mode == "audit" && replicate {
+		if p.copies = 2; len(tally) > 1 {
+			p.copies = counted + 1 // results disagree: one provider more decides
+		}
+		u.open[p] = struct{}{}
 	}
 	limit := u.job.Attempts + p.copies - 1
 	if timeouts >= maxTimeouts {
@@ -303,7 +321,7 @@ func (u *run) disagree(p *part, agree []*exec) {
 	for _, e := range p.execs {
 		if e.State == perigee.ExecCompleted && e.outcome() != agree[0].outcome() && e.Fault == nil {
 			e.Fault = &perigee.Fault{Kind: perigee.Corrupt, Message: fmt.Sprintf(
-				"its result differs from the one that %d providers agree on", len(agree))}
+				"its result differs from the one that %d providers agree on", p.quorum)}
 			u.write(e.dbKey(), &e.execRecord)
 			u.distrust(e.Provider, fmt.Sprintf("its result for %s differs from the quorum's", u.partName(p)))
 		}

@@ -344,6 +344,17 @@ func (u *run) wanting(now time.Time) []*part {
 	return list
 }
 
+// counts reports whether how an execution ended has a vote on its part: it gave
+// a result, or where results are compared a failure that would be the same
+// anywhere, and its provider was not found to be false since.
+func (u *run) counts(p *part, e *exec) bool {
+	compared := p.quorum > 1
+	if compared && u.broken[e.Provider] != "" {
+		return false
+	}
+	return e.State == perigee.ExecCompleted || e.State == perigee.ExecFailed && compared && deterministic(e.Fault)
+}
+
 // missing is how many more executions a part wants now.
 func (u *run) missing(p *part) int {
 	want := p.copies
@@ -351,7 +362,7 @@ func (u *run) missing(p *part) int {
 		want++
 	}
 	for _, e := range p.execs {
-		if !e.State.Final() || e.State == perigee.ExecCompleted || deterministic(e.Fault) && p.quorum > 1 {
+		if !e.State.Final() || u.counts(p, e) {
 			want--
 		}
 	}
