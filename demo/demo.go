@@ -180,6 +180,8 @@ func (d *run) startNode(ctx context.Context, i int, peers []string) (*localnet.N
 		Region: regions[i%len(regions)],
 		// Each node gives little: five of them share one machine.
 		Provide: "cpu=1,memory=1GiB,disk=1GiB",
+		// One machine compiles a program once, whatever runs on it.
+		Modules: filepath.Join(d.dir, "modules"),
 		Peers:   peers,
 	})
 	if err != nil {

@@ -160,7 +160,7 @@ func (r *Report) Print(w io.Writer) {
 	m := r.Merge
 	fmt.Fprintf(w, "%-8s %-9s %-7s %6s %15s %10s %15s %8s\n", "merge", "on "+m.Node, "", "", bytesText(m.Read), bytesText(m.Fetched), thousands(m.Fuel), secondsText(m.Seconds))
 
-	fmt.Fprintf(w, "time includes compiling the program, once on each node\n")
+	fmt.Fprintf(w, "time includes compiling the programs, which the nodes of this machine share\n")
 
 	fmt.Fprintf(w, "\n%-9s %10s %12s %14s\n", "airport", "departures", "mean delay", "worst decile")
 	for _, row := range r.Table[:min(shown, len(r.Table))] {

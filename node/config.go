@@ -35,6 +35,7 @@ type Config struct {
 	Region       string            `yaml:"region"`
 	Labels       map[string]string `yaml:"labels"`
 	Provide      Provide           `yaml:"provide"`
+	Modules      string            `yaml:"modules"` // directory of compiled modules; default below Home
 	Listen       []string          `yaml:"listen"`
 	APIListen    string            `yaml:"api_listen"`
 	Peers        []string          `yaml:"peers"`
@@ -77,6 +78,10 @@ const sampleConfig = `# Perigee node configuration. Every key is optional; flags
 # What others may use of this machine; the default is all cores, half the
 # memory and 20GiB of disk. "off: true" makes a node that only asks.
 # provide: {cpu: 2, memory: 4GiB, disk: 20GiB}
+
+# Where compiled modules are kept; nodes of one user may share a directory, and
+# then compile each module once. The default is "modules" below the home.
+# modules: /var/cache/perigee/modules
 
 # Words about this machine that its offer tells.
 # labels: {rack: a1}

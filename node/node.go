@@ -175,7 +175,11 @@ func (n *Node) openEngine(context.Context) (err error) {
 	if n.cfg.Provide.Off {
 		return nil
 	}
-	n.engine, err = wasm.New(wasm.Config{CacheDir: n.path("modules"), ScratchDir: n.path("scratch"),
+	modules := n.cfg.Modules
+	if modules == "" {
+		modules = n.path("modules")
+	}
+	n.engine, err = wasm.New(wasm.Config{CacheDir: modules, ScratchDir: n.path("scratch"),
 		Workers: n.resources().CPU, Log: n.log})
 	if err == nil {
 		n.onClose(n.engine.Close)

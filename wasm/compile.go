@@ -126,7 +126,7 @@ func (c *cache) fly(f *flight, ctx context.Context, module perigee.CID, load fun
 		if !errors.Is(err, fs.ErrNotExist) {
 			c.pool.log.Warn("a compiled module is damaged and is made anew", "module", module, "error", err)
 		}
-		mark, err = c.make(ctx, module, load)
+		mark, err = c.makeOnce(ctx, module, load)
 	}
 	if err != nil && c.ctx.Err() != nil {
 		err = errClosed
@@ -145,6 +145,20 @@ func (c *cache) fly(f *flight, ctx context.Context, module perigee.CID, load fun
 	f.err = err
 	delete(c.flights, module)
 	close(f.done)
+}
+
+// makeOnce makes a compiled module unless another process that shares the
+// directory has just made it.
+func (c *cache) makeOnce(ctx context.Context, module perigee.CID, load func(context.Context) (io.ReadCloser, error)) (fileMark, error) {
+	unlock, err := c.lock(ctx, module)
+	if err != nil {
+		return fileMark{}, err
+	}
+	defer unlock()
+	if mark, err := c.verify(module); err == nil {
+		return mark, nil
+	}
+	return c.make(ctx, module, load)
 }
 
 // verify checks the file of a compiled module against its checksum.

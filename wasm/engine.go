@@ -21,7 +21,7 @@ import (
 // Config configures an Engine.
 type Config struct {
 	// CacheDir holds compiled modules. It is made with mode 0700: whoever can
-	// write to it chooses what runs.
+	// write to it chooses what runs. Engines of one user may share it.
 	CacheDir string
 	// ScratchDir holds what guests write beyond what fits into memory, in files
 	// without names. Default: CacheDir.

@@ -50,6 +50,9 @@ func startServing(ctx context.Context, home string, f serveFlags, changed func(f
 	if f.region != "" {
 		cfg.Region = f.region
 	}
+	if f.modules != "" {
+		cfg.Modules = f.modules
+	}
 	cfg.Provide = give.over(cfg.Provide)
 	return node.Start(ctx, cfg)
 }

@@ -25,6 +25,7 @@ type serveFlags struct {
 	dht       string
 	region    string
 	provide   string
+	modules   string
 	logLevel  string
 	logJSON   bool
 }
@@ -52,6 +53,7 @@ file in the node's home, which is made if there is none.`,
 	fl.StringVar(&f.dht, "dht", "", "part in the distributed hash table: auto, server, client or off")
 	fl.StringVar(&f.region, "region", "", "where this node is, such as EU/DE")
 	fl.StringVar(&f.provide, "provide", "", "what it gives, such as cpu=2,memory=4GiB,disk=20GiB, or off")
+	fl.StringVar(&f.modules, "modules", "", "directory of compiled modules, which nodes of one user may share")
 	fl.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
 	fl.BoolVar(&f.logJSON, "log-json", false, "log lines of JSON")
 	return c

@@ -31,6 +31,7 @@ type Options struct {
 	Home    string   // made if it does not exist
 	Region  string   // such as EU/DE; "" for none
 	Provide string   // as `perigee init --provide` takes it; "" for the default
+	Modules string   // directory of compiled modules to share; "" for one of its own
 	Peers   []string // multiaddrs to connect to
 }
 
@@ -54,6 +55,9 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		return nil, err
 	}
 	args := []string{"serve", "--home", o.Home, "--listen", "/ip4/127.0.0.1/tcp/0", "--api-listen", "127.0.0.1:0", "--mdns=false"}
+	if o.Modules != "" {
+		args = append(args, "--modules", o.Modules)
+	}
 	for _, p := range o.Peers {
 		args = append(args, "--peer", p)
 	}
