@@ -26,6 +26,8 @@ type fileReader struct {
 	leaf  []byte
 	nodes map[cid.Cid][]byte // inner nodes read lately
 	ended bool
+
+	aheadFrom, aheadTo int64 // what was seen to be here
 }
 
 // OpenFile opens the file c for reading and seeking. ctx governs the whole use:
@@ -95,25 +97,39 @@ func (r *fileReader) load() error {
 		}
 		return err
 	}
+	if err := r.fetchAhead(); err != nil {
+		return err
+	}
 	if err := find(); err != nil {
 		return err
 	}
 	if found == nil {
 		return perigee.E("data.Read", perigee.Corrupt, "nothing holds byte %d of %s", r.pos, r.root)
 	}
-	if found.block == nil && r.s.net != nil {
-		if _, ok, err := r.s.haveLocal(string(found.cid.Hash())); err == nil && !ok {
-			in := perigee.PartInput{CID: perigee.NewCID(r.root), Size: r.size, Offset: r.pos, Length: readAhead}
-			if _, err := r.s.Fetch(r.ctx, in, nil, nil); err != nil {
-				return err
-			}
-		}
-	}
 	b, err := found.payload(r.get)
 	if err != nil {
 		return err
 	}
 	r.at, r.leaf = found.offset, b
+	return nil
+}
+
+// fetchAhead brings what follows pos here, many leaves at a time, unless it is
+// here or was brought before. It comes before the walk to the leaf: where leaves
+// are dag-pb nodes, the walk would fetch them one by one.
+func (r *fileReader) fetchAhead() error {
+	if r.s.net == nil || r.pos >= r.aheadFrom && r.pos < r.aheadTo {
+		return nil
+	}
+	in := perigee.PartInput{CID: perigee.NewCID(r.root), Size: r.size, Offset: r.pos, Length: min(readAhead, r.size-r.pos)}
+	here, err := r.s.LocalBytes(r.ctx, in)
+	if err == nil && here < in.Length {
+		_, err = r.s.Fetch(r.ctx, in, nil, nil)
+	}
+	if err != nil {
+		return err
+	}
+	r.aheadFrom, r.aheadTo = r.pos, r.pos+in.Length
 	return nil
 }
 
