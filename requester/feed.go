@@ -25,7 +25,11 @@ type feed struct {
 	ready  chan struct{}   // closed once the present watch is heard of
 	epoch  int             // counts watches
 	reopen context.CancelFunc
+	taking chan struct{} // bounds the ends of executions that are taken at once
 }
+
+// takeAtOnce bounds the ends of executions that a feed takes at once.
+const takeAtOnce = 64
 
 // feedLinger is how long a feed without runs stays open for the next job.
 const feedLinger = 30 * time.Second
@@ -37,7 +41,7 @@ func (r *Requester) feed(id perigee.PeerID, u *run) *feed {
 	f := r.feeds[id]
 	if f == nil {
 		ctx, stop := context.WithCancel(r.ctx)
-		f = &feed{r: r, id: id, provider: r.cfg.Dial(id), ctx: ctx, stop: stop, runs: map[string]*run{}, ready: make(chan struct{})}
+		f = &feed{r: r, id: id, provider: r.cfg.Dial(id), ctx: ctx, stop: stop, runs: map[string]*run{}, ready: make(chan struct{}), taking: make(chan struct{}, takeAtOnce)}
 		r.feeds[id] = f
 		r.wg.Add(1)
 		go func() {
@@ -196,13 +200,29 @@ func (f *feed) heard(ev *perigee.Event) {
 	case u == nil:
 	case ev.Kind == perigee.EventLog:
 		u.onLog(f.id, ev)
-	case ev.Kind == perigee.EventState && ev.State == perigee.ExecCompleted:
-		rc, err := u.takeReceipt(f.id, ev)
-		u.post(func() { u.onReceipt(f.id, ev, rc, err) })
-	case ev.Kind == perigee.EventState:
-		printed := u.takePrinted(f.id, ev)
-		u.post(func() { u.onState(f.id, ev, printed) })
+	case !ev.State.Final():
+		u.post(func() { u.onState(f.id, ev, perigee.CID{}) })
+	default:
+		f.taking <- struct{}{}
+		f.r.wg.Add(1)
+		go func() {
+			defer f.r.wg.Done()
+			f.take(u, ev)
+			<-f.taking
+		}()
 	}
+}
+
+// take keeps what an execution ended with and tells its run. Many are taken at
+// once, since each waits for the disk.
+func (f *feed) take(u *run, ev *perigee.Event) {
+	if ev.State == perigee.ExecCompleted {
+		rc, kept, err := u.takeReceipt(f.id, ev)
+		u.post(func() { u.onReceipt(f.id, ev, rc, kept, err) })
+		return
+	}
+	printed := u.takePrinted(f.id, ev)
+	u.post(func() { u.onState(f.id, ev, printed) })
 }
 
 // lost gives up everything that an unreachable provider holds; u.mu is held.

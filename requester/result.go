@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/perigee-network/perigee"
@@ -68,24 +69,24 @@ func (u *run) fail(e *exec, state perigee.ExecutionState, f *perigee.Fault) {
 // takeReceipt checks a completed execution's receipt and keeps it with the
 // output that came along, so that both are here before the result is accepted.
 // It runs in the link's goroutine; mu is not held.
-func (u *run) takeReceipt(from perigee.PeerID, ev *perigee.Event) (*perigee.Receipt, error) {
+// It reports whether it kept the output.
+func (u *run) takeReceipt(from perigee.PeerID, ev *perigee.Event) (rc *perigee.Receipt, kept bool, err error) {
 	u.mu.Lock()
 	e := u.execs[ev.Execution]
 	if e == nil || e.Provider != from || e.State.Final() {
 		u.mu.Unlock()
-		return nil, nil // not asked for
+		return nil, false, nil // not asked for
 	}
 	due := e.execRecord
 	u.mu.Unlock()
-	rc := new(perigee.Receipt)
+	rc = new(perigee.Receipt)
 	if err := perigee.Decode(ev.Receipt, rc); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := u.checkReceipt(&due, rc); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	u.keep(ev.Receipt, ev.Output)
-	return rc, nil
+	return rc, u.keep(rc, ev.Receipt, ev.Output), nil
 }
 
 // takePrinted keeps what a failed guest left behind, for its author to read. It
@@ -111,7 +112,7 @@ func (u *run) takePrinted(from perigee.PeerID, ev *perigee.Event) perigee.CID {
 
 // onReceipt records the result of a completed execution, or that its receipt is
 // no good. mu is held.
-func (u *run) onReceipt(from perigee.PeerID, ev *perigee.Event, rc *perigee.Receipt, err error) {
+func (u *run) onReceipt(from perigee.PeerID, ev *perigee.Event, rc *perigee.Receipt, kept bool, err error) {
 	e := u.execs[ev.Execution]
 	if e == nil || e.Provider != from || e.State.Final() || rc == nil && err == nil {
 		return
@@ -121,6 +122,7 @@ func (u *run) onReceipt(from perigee.PeerID, ev *perigee.Event, rc *perigee.Rece
 		u.fail(e, perigee.ExecFailed, &perigee.Fault{Kind: perigee.Corrupt, Message: "the provider's receipt is no good: " + err.Error()})
 		return
 	}
+	e.kept = kept
 	u.progress[from] = time.Now()
 	if e.Started == 0 {
 		e.Started = rc.Started
@@ -147,23 +149,35 @@ func appendPeer(list []perigee.PeerID, p perigee.PeerID) []perigee.PeerID {
 	return append(slices.Clip(list), p)
 }
 
-// keep stores a receipt and an output that came with it.
-func (u *run) keep(receipt, car []byte) {
+// keep stores a receipt and an output that came with it, and reports whether the
+// output is here. The two writes share what making them durable costs.
+func (u *run) keep(rc *perigee.Receipt, receipt, car []byte) (kept bool) {
 	d := u.r.cfg.Data
-	c, err := d.PutBlock(u.ctx, perigee.CodecDagCBOR, receipt)
-	if err == nil {
-		err = d.Pin(u.ctx, c, "receipt")
+	var both sync.WaitGroup
+	both.Go(func() {
+		c, err := d.PutBlock(u.ctx, perigee.CodecDagCBOR, receipt)
+		if err == nil {
+			err = d.Pin(u.ctx, c, receiptOwner)
+		}
+		if err != nil {
+			u.r.cfg.Log.Warn("keeping a receipt", "job", u.rec.ID, "err", err)
+		}
+	})
+	if len(car) > 0 {
+		both.Go(func() {
+			roots, err := d.ImportCAR(u.ctx, bytes.NewReader(car), owner(u.rec.ID))
+			if err != nil {
+				u.r.cfg.Log.Warn("keeping an output", "job", u.rec.ID, "err", err)
+			}
+			kept = err == nil && len(roots) == 1 && roots[0] == rc.Result.Output
+		})
 	}
-	if err != nil {
-		u.r.cfg.Log.Warn("keeping a receipt", "job", u.rec.ID, "err", err)
-	}
-	if len(car) == 0 {
-		return
-	}
-	if _, err := d.ImportCAR(u.ctx, bytes.NewReader(car), owner(u.rec.ID)); err != nil {
-		u.r.cfg.Log.Warn("keeping an output", "job", u.rec.ID, "err", err)
-	}
+	both.Wait()
+	return kept
 }
+
+// receiptOwner pins receipts, which outlive the results.
+const receiptOwner = "receipt"
 
 // checkReceipt says whether a receipt is the one that an execution was due.
 func (u *run) checkReceipt(e *execRecord, rc *perigee.Receipt) error {
@@ -400,6 +414,7 @@ func (u *run) reuse(p *part) {
 		Receipt: rec.Receipt, Leased: now, Started: now, Finished: now,
 	})
 	u.hints[rc.Result.Output] = appendPeer(u.hints[rc.Result.Output], rc.Provider)
+	e.kept = true
 	if !p.Merge {
 		u.rec.Reused++
 	}
@@ -434,7 +449,7 @@ func (u *run) conclude() {
 	case merge != nil:
 		u.advance(time.Now())
 	case u.job.Merge == nil && u.rec.Parts == 1:
-		u.finish(u.parts[0].accepted.Result.Output)
+		u.finishSingle(u.parts[0])
 	case !u.placing:
 		u.combine()
 	}
@@ -492,6 +507,18 @@ func (u *run) addMerge(module, outputs perigee.CID, size int64) {
 	u.write(partKey(u.rec.ID, rec.Index), rec)
 	u.saveJob()
 	u.reuse(u.addPart(rec))
+}
+
+// finishSingle completes a job of one part, at once if its output is kept.
+func (u *run) finishSingle(p *part) {
+	for _, e := range p.execs {
+		if e.Accepted && e.kept {
+			u.rec.Output = e.Result.Output
+			u.end(perigee.JobCompleted, nil)
+			return
+		}
+	}
+	u.finish(p.accepted.Result.Output)
 }
 
 // finish completes the job; the output is pinned when all of it is here.

@@ -35,6 +35,7 @@ type exec struct {
 	execRecord
 	part      *part
 	confirmed bool // the provider answered the lease
+	kept      bool // its output is here and pinned for the job
 }
 
 // run is a job that is not final. Its loop is the only goroutine that changes
@@ -273,7 +274,10 @@ func (u *run) prepare() bool {
 				return false
 			}
 			u.lock(func() { u.adopt(a.list, a.hints) })
-			return u.flush()
+			// Nothing depends on the parts until a lease is written, which makes
+			// what was written before it durable too; without them the next start
+			// divides the job again.
+			return u.flushBy(u.r.cfg.DB.WriteLazy)
 		}
 	}
 }
@@ -384,7 +388,9 @@ func (u *run) saveJob() {
 // flush writes the batch, tells watchers, and then does what waited for the
 // write. It reports whether the run may go on: a database that does not take
 // the job's progress ends the run, which the next start takes up again.
-func (u *run) flush() bool {
+func (u *run) flush() bool { return u.flushBy(u.r.cfg.DB.Write) }
+
+func (u *run) flushBy(write func(*db.Batch) error) bool {
 	u.mu.Lock()
 	batch, after := u.batch, u.after
 	if batch.Len() == 0 && len(after) == 0 {
@@ -394,7 +400,7 @@ func (u *run) flush() bool {
 	u.batch, u.after = new(db.Batch), nil
 	u.mu.Unlock()
 	if batch.Len() > 0 {
-		if err := u.r.cfg.DB.Write(batch); err != nil {
+		if err := write(batch); err != nil {
 			u.r.cfg.Log.Error("the journal does not take the job's progress", "job", u.rec.ID, "err", err)
 			u.lock(func() {
 				u.rec.Fault = perigee.FaultOf(err)
