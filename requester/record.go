@@ -91,10 +91,19 @@ type execRecord struct {
 	Fault        *perigee.Fault         `cbor:"fault"`
 }
 
-// reuseRecord names the receipt that answers a job key.
+// reuseRecord names the receipt that answers a job key, and how well it was
+// checked.
 type reuseRecord struct {
 	Receipt perigee.CID `cbor:"receipt"`
+	Checked int         `cbor:"checked"`
 }
+
+// How well an accepted result was checked.
+const (
+	checkedNot     = iota
+	checkedByDraw  // it could have been audited, and was not drawn
+	checkedByPeers // other providers gave the same bytes
+)
 
 func jobKey(id string) []byte { return []byte(jobPrefix + id) }
 

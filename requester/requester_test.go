@@ -285,3 +285,15 @@ func TestFailedProgramsOutputIsKept(t *testing.T) {
 	}))
 	require.Contains(t, stderr, "no more after")
 }
+
+func TestReuseDemandsNoLessChecking(t *testing.T) {
+	b := newBench(t)
+	job := b.spinJob(2)
+	require.Equal(t, perigee.JobCompleted, b.run(job).State)
+	job.Reuse = "audited"
+	require.Zero(t, b.run(job).Reused, "nobody else has repeated the results")
+	job.Reuse, job.Verify.Mode = "own", "audit"
+	require.Zero(t, b.run(job).Reused, "they were taken without any check")
+	job.Verify.Mode = "none"
+	require.Equal(t, 2, b.run(job).Reused)
+}

@@ -359,7 +359,7 @@ func (u *run) accept(p *part, e *exec) bool {
 	}
 	u.write(e.dbKey(), &e.execRecord)
 	if !e.Reused {
-		u.write([]byte(reusePrefix+p.key.String()), &reuseRecord{Receipt: e.Receipt})
+		u.write([]byte(reusePrefix+p.key.String()), &reuseRecord{Receipt: e.Receipt, Checked: u.checked(p)})
 	}
 	u.logsComplete(p)
 	u.withdrawOthers(p, e)
@@ -400,7 +400,7 @@ func (u *run) reuse(p *part) {
 		return
 	}
 	var rec reuseRecord
-	if perigee.Decode(b, &rec) != nil {
+	if perigee.Decode(b, &rec) != nil || rec.Checked < u.demanded() {
 		return
 	}
 	rc, err := u.r.Receipt(u.ctx, rec.Receipt)
@@ -419,6 +419,29 @@ func (u *run) reuse(p *part) {
 		u.rec.Reused++
 	}
 	u.accept(p, e)
+}
+
+// checked says how well the result that a part is about to take was checked.
+func (u *run) checked(p *part) int {
+	switch {
+	case p.quorum > 1:
+		return checkedByPeers
+	case u.job.Verify.Mode == "audit" && !p.unaudited:
+		return checkedByDraw
+	}
+	return checkedNot
+}
+
+// demanded says how well an earlier result must have been checked to answer this
+// job: no less than a new one would be.
+func (u *run) demanded() int {
+	switch {
+	case u.job.Verify.Mode == "replicate" || u.job.Reuse == "audited":
+		return checkedByPeers
+	case u.job.Verify.Mode == "audit":
+		return checkedByDraw
+	}
+	return checkedNot
 }
 
 // have makes sure that a receipt's output is here, if need be by fetching it
