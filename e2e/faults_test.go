@@ -290,3 +290,40 @@ func TestAnyoneKilledAtRandomMoments(t *testing.T) {
 		t.Errorf("the merge saw: %s", out)
 	}
 }
+
+// TestStragglerIsHedged stops the guests of one provider, but not the provider:
+// their parts run a second time elsewhere.
+func TestStragglerIsHedged(t *testing.T) {
+	nodes := startNetwork(t, 3)
+	source := everywhere(t, someFiles(8), nodes[1], nodes[2])
+	job := slowJob(t, nodes[0], source, "150")
+	job.Placement.Exclude = []string{string(nodes[0].id)}
+	id, err := nodes[0].Submit(t.Context(), job, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Once most parts are done, what runs at one provider stands still.
+	eventually(t, time.Minute, "some parts are done", func() error {
+		st, err := nodes[0].Job(t.Context(), id)
+		if err == nil && st.Done < 4 {
+			err = perigee.NotFound
+		}
+		return err
+	})
+	for _, pid := range children(t, nodes[1].cmd.Process.Pid) {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		defer syscall.Kill(pid, syscall.SIGKILL)
+	}
+	st := nodes[0].waitJob(t, id, 90*time.Second)
+	exactlyOnce(t, nodes[0], st)
+	for _, x := range st.Executions {
+		if x.Attempts > 1 && x.Accepted && x.Provider == nodes[2].id {
+			return // a second execution, elsewhere, gave the result
+		}
+	}
+	for _, x := range st.Executions {
+		if x.Provider == nodes[1].id && !x.Accepted {
+			t.Errorf("a stopped execution was not hedged: %+v", x)
+		}
+	}
+}
