@@ -66,7 +66,7 @@ func TestBadInputOnTheCommandLine(t *testing.T) {
 		{"unknown receipt", []string{"receipt", "verify", filepath.Join(dir, "none")}, 0, []string{"none"}},
 		{"bad split", []string{"run", "--input", dir, "--split", "lines=4", hello}, 2, []string{"lines=4"}},
 		{"impossible memory", []string{"run", "--memory", "900GiB", hello}, 2, []string{"memory"}},
-		{"more memory than any node has", []string{"run", "--cpu", "4096", hello}, 4, []string{"4096", "2"}},
+		{"more memory than any node has", []string{"run", "--cpu", "4096", hello}, 4, []string{"4096", "has 2", n.id.Short()}},
 		{"unreachable node", []string{"--api", "http://127.0.0.1:1", "status"}, 5, []string{"127.0.0.1:1"}},
 		{"no node", []string{"--home", filepath.Join(dir, "nohome"), "status"}, 5, []string{"perigee serve"}},
 		{"wrong token", []string{"--api", n.url(t), "--home", dir, "status"}, 4, []string{"token"}},

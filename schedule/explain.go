@@ -98,26 +98,29 @@ func (b *board) reasonFor(n *need, known map[string]string) string {
 	return why
 }
 
+// missesTold is how many of those that one rule refused are told by name.
+const missesTold = 3
+
 func (b *board) misses(n *need) string {
 	if len(b.reports) == 0 {
 		return "no provider is known; start one with \"perigee serve\" or connect to a network with \"perigee connect\""
 	}
+	type miss struct {
+		text string // who, and why
+		by   float64
+	}
 	type group struct {
-		rule, reason string
-		count        int
-		miss         float64
+		rule   string
+		misses []miss
 	}
 	var groups []*group
-	note := func(rule, reason string, miss float64) {
+	note := func(who perigee.PeerID, rule, reason string, by float64) {
 		i := slices.IndexFunc(groups, func(g *group) bool { return g.rule == rule })
 		if i < 0 {
-			groups = append(groups, &group{rule, reason, 0, miss})
+			groups = append(groups, &group{rule: rule})
 			i = len(groups) - 1
 		}
-		if g := groups[i]; miss < g.miss {
-			g.reason, g.miss = reason, miss
-		}
-		groups[i].count++
+		groups[i].misses = append(groups[i].misses, miss{who.Short() + ": " + reason, by})
 	}
 	fits := 0
 	held := map[*bidder]int64{}
@@ -127,26 +130,33 @@ func (b *board) misses(n *need) string {
 	for _, r := range b.reports {
 		switch c := r.bidder; {
 		case c == nil:
-			note(r.Rule, r.Reason, r.miss)
+			note(r.Provider, r.Rule, r.Reason, r.miss)
 		case slices.Contains(n.Avoid, c.provider):
-			note("history", "it failed this part or runs a copy of it already", 1)
+			note(c.provider, "history", "it failed this part or runs a copy of it already", 1)
 		case n.Class != "" && c.class != n.Class:
-			note("class", fmt.Sprintf("the other copies run on class %q", n.Class), 1)
+			note(c.provider, "class", fmt.Sprintf("the other copies run on class %q", n.Class), 1)
 		case n.Bytes-held[c] > c.spare:
-			note("resources", fmt.Sprintf("needs %s of disk for inputs to fetch, has %s left", bytesText(n.Bytes-held[c]), bytesText(max(c.spare, 0))),
+			note(c.provider, "resources", fmt.Sprintf("needs %s of disk for inputs to fetch, has %s left", bytesText(n.Bytes-held[c]), bytesText(max(c.spare, 0))),
 				float64(n.Bytes)/float64(max(c.spare, 1)))
 		default:
 			fits++
 		}
 	}
-	slices.SortStableFunc(groups, func(x, y *group) int { return cmp.Or(cmp.Compare(y.count, x.count), cmp.Compare(x.rule, y.rule)) })
+	slices.SortStableFunc(groups, func(x, y *group) int {
+		return cmp.Or(cmp.Compare(len(y.misses), len(x.misses)), cmp.Compare(x.rule, y.rule))
+	})
 	var texts []string
 	for _, g := range groups {
+		slices.SortStableFunc(g.misses, func(x, y miss) int { return cmp.Compare(x.by, y.by) })
 		nearest := ""
-		if g.count > 1 {
+		if len(g.misses) > missesTold {
 			nearest = "the nearest: "
 		}
-		texts = append(texts, fmt.Sprintf("%d refused by %s (%s%s)", g.count, g.rule, nearest, g.reason))
+		var told []string
+		for _, m := range g.misses[:min(len(g.misses), missesTold)] {
+			told = append(told, m.text)
+		}
+		texts = append(texts, fmt.Sprintf("%d refused by %s (%s%s)", len(g.misses), g.rule, nearest, strings.Join(told, "; ")))
 	}
 	head := "no provider fits"
 	if fits > 0 {

@@ -135,7 +135,7 @@ func TestPlaceNamesNearestMisses(t *testing.T) {
 	small.Offer.Memory = 1 << 30
 	job := &perigee.Job{Placement: perigee.Placement{Regions: []string{"EU"}}, Resources: perigee.Resources{Memory: 64 << 30}}
 	p := Place(Problem{Parts: parts(2, 10), Candidates: []Candidate{a, b, c, small}, Job: job})
-	want := "no provider fits: 2 refused by region (the nearest: its region US is not within EU), 2 refused by resources (the nearest: needs 64 GiB of memory, has 16 GiB)"
+	want := "no provider fits: 2 refused by region (a: its region US is not within EU; b: its region US is not within EU), 2 refused by resources (c: needs 64 GiB of memory, has 16 GiB; d: needs 64 GiB of memory, has 1 GiB)"
 	require.Equal(t, []perigee.UnplacedPart{{Part: 0, Reason: want}, {Part: 1, Reason: want}}, p.Explanation.Unplaced)
 
 	p = Place(Problem{Parts: parts(1, 10)})
