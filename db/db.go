@@ -77,6 +77,16 @@ func (b *Batch) Put(key, value []byte) {
 	b.ops = append(b.ops, op{opPut, buf[:n:n], buf[n:]})
 }
 
+// PutValue sets key to the canonical DAG-CBOR of v.
+func (b *Batch) PutValue(key []byte, v any) error {
+	enc, err := perigee.Encode(v)
+	if err != nil {
+		return err
+	}
+	b.Put(key, enc)
+	return nil
+}
+
 // Delete removes key if it is there.
 func (b *Batch) Delete(key []byte) {
 	b.ops = append(b.ops, op{opDelete, bytes.Clone(key), nil})

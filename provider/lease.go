@@ -102,7 +102,7 @@ func (p *Provider) accept(from perigee.PeerID, lease *perigee.Lease) ([]byte, er
 	batch := new(db.Batch)
 	head := *lease
 	head.Executions = nil
-	if err := put(batch, leaseKey(from, lease.ID), &leaseRecord{head}); err != nil {
+	if err := batch.PutValue(leaseKey(from, lease.ID), &leaseRecord{head}); err != nil {
 		return nil, err
 	}
 	now := time.Now().UnixMilli()
@@ -114,7 +114,7 @@ func (p *Provider) accept(from perigee.PeerID, lease *perigee.Lease) ([]byte, er
 		if _, err := p.load(r.key()); err == nil {
 			return nil, perigee.E("provider.Accept", perigee.Invalid, "execution %q was leased before under another lease", e.ID)
 		}
-		if err := put(batch, r.key().db(), r); err != nil {
+		if err := batch.PutValue(r.key().db(), r); err != nil {
 			return nil, err
 		}
 		batch.Put(r.jobKey(), nil)

@@ -73,19 +73,10 @@ func (p *Provider) loadLease(requester perigee.PeerID, id string) (*perigee.Leas
 	return &r.Lease, perigee.Decode(b, r)
 }
 
-func put(b *db.Batch, key []byte, v any) error {
-	enc, err := perigee.Encode(v)
-	if err != nil {
-		return err
-	}
-	b.Put(key, enc)
-	return nil
-}
-
 // save writes an execution's record; durable when it returns nil.
 func (p *Provider) save(r *record) error {
 	b := new(db.Batch)
-	if err := put(b, r.key().db(), r); err != nil {
+	if err := b.PutValue(r.key().db(), r); err != nil {
 		return err
 	}
 	return p.cfg.DB.Write(b)

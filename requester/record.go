@@ -117,15 +117,6 @@ func partKey(job string, index int) []byte {
 
 func (x *execRecord) dbKey() []byte { return []byte(execPrefix + x.Job + "/" + x.ID) }
 
-func put(b *db.Batch, key []byte, v any) error {
-	enc, err := perigee.Encode(v)
-	if err != nil {
-		return err
-	}
-	b.Put(key, enc)
-	return nil
-}
-
 func (r *Requester) loadJob(id string) (*jobRecord, error) {
 	b, err := r.cfg.DB.Get(jobKey(id))
 	if errors.Is(err, perigee.NotFound) {

@@ -206,7 +206,7 @@ func (r *Requester) Submit(ctx context.Context, job perigee.Job, idempotencyKey 
 	now := time.Now()
 	rec := &jobRecord{ID: newJobID(now), Spec: spec, Name: job.Name, Created: now.UnixMicro(), State: perigee.JobQueued}
 	b := new(db.Batch)
-	if err := put(b, jobKey(rec.ID), rec); err != nil {
+	if err := b.PutValue(jobKey(rec.ID), rec); err != nil {
 		return "", err
 	}
 	b.Put([]byte(openPrefix+rec.ID), nil)

@@ -375,7 +375,7 @@ func (u *run) missing(p *part) int {
 
 // write puts a record into the batch that the loop writes next.
 func (u *run) write(key []byte, v any) {
-	if err := put(u.batch, key, v); err != nil {
+	if err := u.batch.PutValue(key, v); err != nil {
 		u.r.cfg.Log.Error("encoding a record", "job", u.rec.ID, "err", err)
 	}
 }
