@@ -110,14 +110,14 @@ func (p *Provider) conclude(r *record, lease *perigee.Lease, receipt *perigee.Re
 	r.Output, r.OutputSize = receipt.Result.Output, receipt.Result.Size
 	keep := min(time.Duration(lease.Retention)*time.Millisecond, maxRetention)
 	r.Expires = time.Now().Add(keep).UnixMilli()
-	return p.save(r)
+	return p.end(r)
 }
 
 // finish writes the end of an execution that has no result.
 func (p *Provider) finish(r *record, state perigee.ExecutionState, cause error) error {
 	r.State, r.Fault = state, perigee.FaultOf(cause)
 	r.Expires = time.Now().Add(time.Hour).UnixMilli()
-	if err := p.save(r); err != nil {
+	if err := p.end(r); err != nil {
 		return err
 	}
 	p.announce(r.key())

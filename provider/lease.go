@@ -106,6 +106,7 @@ func (p *Provider) accept(from perigee.PeerID, lease *perigee.Lease) ([]byte, er
 		return nil, err
 	}
 	now := time.Now().UnixMilli()
+	batch.Put(expiryKey(now+leaseKept.Milliseconds(), leaseKey(from, lease.ID)), nil)
 	fresh := make([]*execution, 0, len(lease.Executions))
 	for i := range lease.Executions {
 		e := &lease.Executions[i]
@@ -118,6 +119,7 @@ func (p *Provider) accept(from perigee.PeerID, lease *perigee.Lease) ([]byte, er
 			return nil, err
 		}
 		batch.Put(r.jobKey(), nil)
+		batch.Put(r.key().open(), nil)
 		fresh = append(fresh, newExecution(r))
 	}
 	p.mu.Lock()

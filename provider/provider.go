@@ -71,13 +71,14 @@ type Config struct {
 
 // Limits on what one requester may leave here.
 const (
-	maxQueued       = 200_000             // executions waiting in all
-	maxRetention    = 30 * 24 * time.Hour // a result is kept no longer, whatever was asked
-	bidValidity     = 30 * time.Second    // how long a bid stands
-	beatInterval    = 2 * time.Second     // an idle watch shows life this often
-	inlineOutput    = 256 << 10           // outputs up to this many bytes travel inside the completion event
-	transferTimeout = 10 * time.Minute    // fetching inputs makes no progress for longer than the data package allows, or takes longer than this
-	janitorInterval = time.Minute         // how often expired results are let go
+	maxQueued       = 200_000                     // executions waiting in all
+	maxRetention    = 30 * 24 * time.Hour         // a result is kept no longer, whatever was asked
+	leaseKept       = maxRetention + 24*time.Hour // a lease is remembered longer than anything under it
+	bidValidity     = 30 * time.Second            // how long a bid stands
+	beatInterval    = 2 * time.Second             // an idle watch shows life this often
+	inlineOutput    = 256 << 10                   // outputs up to this many bytes travel inside the completion event
+	transferTimeout = 10 * time.Minute            // fetching inputs makes no progress for longer than the data package allows, or takes longer than this
+	janitorInterval = time.Minute                 // how often expired results are let go
 )
 
 // Provider runs executions for requesters. It is safe for concurrent use.

@@ -231,3 +231,30 @@ func TestBidTellsLocalBytesAndRefusals(t *testing.T) {
 	require.Equal(t, perigee.Refused, bid.Refusal.Kind)
 	require.Contains(t, bid.Refusal.Message, "1GiB")
 }
+
+func TestResultsAndLeasesAreForgottenInTime(t *testing.T) {
+	h := newHost(t)
+	require.Nil(t, h.Accept(t.Context(), h.ask.Peer(), h.lease("l", h.part("hello"))).Refusal)
+	require.Equal(t, perigee.ExecCompleted, h.ends("l-a")["l-a"].State)
+	pins := func() (n int) {
+		list, err := h.store.Pins(t.Context())
+		require.NoError(t, err)
+		for _, p := range list {
+			if p.Owner != data.OwnerUser {
+				n++
+			}
+		}
+		return n
+	}
+	rows := func() (n int) {
+		require.NoError(t, h.db.Scan([]byte("prov/"), nil, func(_, _ []byte) error { n++; return nil }))
+		return n
+	}
+	require.NoError(t, h.Expire(time.Now().Add(30*time.Minute)))
+	require.Equal(t, 1, pins(), "kept for the hour that the lease asks")
+	require.NoError(t, h.Expire(time.Now().Add(2*time.Hour)))
+	require.Zero(t, pins())
+	require.Equal(t, perigee.ExecLost, h.ends("l-a")["l-a"].State)
+	require.NoError(t, h.Expire(time.Now().Add(60*24*time.Hour)))
+	require.Zero(t, rows(), "nothing stays for ever")
+}

@@ -2,6 +2,8 @@ package provider
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/perigee-network/perigee"
@@ -12,11 +14,15 @@ import (
 //
 //	prov/l/<requester>/<lease>      leaseRecord
 //	prov/x/<requester>/<execution>  record
+//	prov/o/<requester>/<execution>  nothing: executions that are not final
 //	prov/j/<requester>/<job>/<execution>  nothing: the executions of a job
+//	prov/e/<expiry>/<key>           nothing: the executions and leases to forget, by when
 const (
-	leasePrefix = "prov/l/"
-	execPrefix  = "prov/x/"
-	jobPrefix   = "prov/j/"
+	leasePrefix  = "prov/l/"
+	execPrefix   = "prov/x/"
+	openPrefix   = "prov/o/"
+	jobPrefix    = "prov/j/"
+	expirePrefix = "prov/e/"
 )
 
 // record is all that is durable of one execution.
@@ -73,28 +79,36 @@ func (p *Provider) loadLease(requester perigee.PeerID, id string) (*perigee.Leas
 	return &r.Lease, perigee.Decode(b, r)
 }
 
-// save writes an execution's record; durable when it returns nil.
-func (p *Provider) save(r *record) error {
+// end writes the final record of an execution; durable when it returns nil.
+func (p *Provider) end(r *record) error {
 	b := new(db.Batch)
 	if err := b.PutValue(r.key().db(), r); err != nil {
 		return err
 	}
+	b.Delete(r.key().open())
+	b.Put(expiryKey(r.Expires, r.key().db()), nil)
 	return p.cfg.DB.Write(b)
+}
+
+func (k execKey) open() []byte { return []byte(openPrefix + string(k.requester) + "/" + k.id) }
+
+// expiryKey orders keys by when what they name is to be forgotten.
+func expiryKey(millis int64, key []byte) []byte {
+	return fmt.Appendf(nil, "%s%016x/%s", expirePrefix, millis, key)
 }
 
 // recover reads the executions that were accepted and not finished when the
 // last process ended, and queues them again in order of acceptance.
 func (p *Provider) recover() error {
-	err := p.cfg.DB.Scan([]byte(execPrefix), nil, func(_, v []byte) error {
-		r := new(record)
-		if err := perigee.Decode(v, r); err != nil {
+	err := p.cfg.DB.Scan([]byte(openPrefix), nil, func(k, _ []byte) error {
+		requester, id, _ := strings.Cut(string(k[len(openPrefix):]), "/")
+		r, err := p.load(execKey{perigee.PeerID(requester), id})
+		if err != nil {
 			return err
 		}
-		if !r.State.Final() {
-			x := newExecution(r)
-			p.active[x.key] = x
-			p.queue = append(p.queue, x)
-		}
+		x := newExecution(r)
+		p.active[x.key] = x
+		p.queue = append(p.queue, x)
 		return nil
 	})
 	if err != nil {
@@ -121,27 +135,41 @@ func (p *Provider) janitor() {
 	}
 }
 
-// expire releases every final execution whose retention ended before now.
+// expire releases the final executions, and forgets the leases, whose time was
+// over before now.
 func (p *Provider) expire(now time.Time) error {
-	var due []*record
-	err := p.cfg.DB.Scan([]byte(execPrefix), nil, func(_, v []byte) error {
-		r := new(record)
-		if err := perigee.Decode(v, r); err != nil {
-			return err
+	limit := string(expiryKey(now.UnixMilli(), nil))
+	var due []string
+	err := p.cfg.DB.Scan([]byte(expirePrefix), nil, func(k, _ []byte) error {
+		if string(k) > limit || len(due) >= 1000 {
+			return db.Stop
 		}
-		if r.State.Final() && r.Expires < now.UnixMilli() {
-			due = append(due, r)
-			if len(due) >= 1000 {
-				return db.Stop
-			}
-		}
+		due = append(due, string(k))
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, r := range due {
-		if err := p.release(r); err != nil {
+	for _, k := range due {
+		key := k[len(expirePrefix)+17:]
+		b := new(db.Batch)
+		b.Delete([]byte(k))
+		if rest, ok := strings.CutPrefix(key, execPrefix); ok {
+			requester, id, _ := strings.Cut(rest, "/")
+			r, err := p.load(execKey{perigee.PeerID(requester), id})
+			switch {
+			case errors.Is(err, perigee.NotFound): // released before
+			case err != nil:
+				return err
+			default:
+				if err := p.release(r); err != nil {
+					return err
+				}
+			}
+		} else {
+			b.Delete([]byte(key))
+		}
+		if err := p.cfg.DB.WriteLazy(b); err != nil {
 			return err
 		}
 	}
