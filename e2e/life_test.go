@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/perigee-network/perigee"
 	"github.com/perigee-network/perigee/wasm/wasmtest"
@@ -136,5 +137,26 @@ func TestAlone(t *testing.T) {
 	r = perigeeCmd(t, home, "run", "--input", dir, wasmtest.C(t, "exit"), "--", "7")
 	if r.code != 17 {
 		t.Errorf("a guest that exits with 7 gave %d, want 17: %s", r.code, r.stderr)
+	}
+}
+
+// TestCopiesWithoutData runs copies of a program that differ by their index only.
+func TestCopiesWithoutData(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "home")
+	out := ok(t, home, "run", "--split", "count=3", program(t, "spin"))
+	for _, part := range []string{"part 0 of 3", "part 1 of 3", "part 2 of 3"} {
+		if strings.Count(out, part) != 1 {
+			t.Errorf("%q is not there once: %s", part, out)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "job.yaml")
+	if err := os.WriteFile(file, []byte("wasm: {module: "+program(t, "spin")+"}\ninputs: [{split: count=2}]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n := startNode(t)
+	waitOffers(t, n, 1)
+	id := strings.TrimSpace(ok(t, n.home, "job", "submit", file))
+	if st := n.waitJob(t, id, time.Minute); st.Parts != 2 {
+		t.Errorf("%d parts", st.Parts)
 	}
 }

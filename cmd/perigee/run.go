@@ -104,8 +104,12 @@ func (f *runFlags) job(cmd *cobra.Command, module string, args []string) (*perig
 		job.Inputs = append(job.Inputs, perigee.Input{Source: src, Mount: mount})
 	}
 	if f.split != "" {
-		if len(job.Inputs) == 0 {
-			return nil, usagef("--split divides an input; name one with --input")
+		switch {
+		case len(job.Inputs) > 0:
+		case strings.HasPrefix(f.split, "count="): // copies need no data
+			job.Inputs = []perigee.Input{{}}
+		default:
+			return nil, usagef("--split %s divides an input; name one with --input", f.split)
 		}
 		job.Inputs[0].Split = f.split
 	}
@@ -246,6 +250,9 @@ func checkSources(job *perigee.Job) error {
 		}
 	}
 	for _, in := range job.Inputs {
+		if in.Source == "" {
+			continue
+		}
 		if _, err := findSource(in.Source); err != nil {
 			return err
 		}

@@ -101,6 +101,9 @@ func (a *app) localize(ctx context.Context, c *client.Client, job *perigee.Job, 
 	}
 	for i := range job.Inputs {
 		in := &job.Inputs[i]
+		if in.Source == "" { // copies that see no data
+			continue
+		}
 		path := below(dir, in.Source)
 		src, err := findSource(path)
 		if err != nil {
