@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 
 // bench is one node's requester and provider over real stores, without network.
 type bench struct {
-	t        *testing.T
+	t        testing.TB
 	db       db.DB
 	store    *data.Store
 	key      *identity.Key
@@ -64,7 +64,7 @@ func (offline) LookupDataset(_ context.Context, name string) (*perigee.Dataset, 
 	return nil, perigee.E("test", perigee.NotFound, "no dataset %s", name)
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	b := &bench{t: t, db: db.Memory(), offers: requester.NewOffers()}
 	var err error
 	b.key, err = identity.Generate()
@@ -118,7 +118,7 @@ func (b *bench) wait(id string) perigee.JobStatus {
 	return st
 }
 
-func files(t *testing.T, n int) string {
+func files(t testing.TB, n int) string {
 	dir := t.TempDir()
 	for i := range n {
 		name := filepath.Join(dir, "f"+string(rune('a'+i)))
