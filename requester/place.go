@@ -282,8 +282,7 @@ func (u *run) unplaceable(want []*part, plan schedule.Plan, now time.Time) {
 	}
 	u.note = "waiting for a provider: " + reason
 	if u.stuck.IsZero() {
-		u.stuck = now
-		u.after = append(u.after, func() {})
+		u.stuck, u.news = now, true
 	}
 	if waited := now.Sub(u.stuck); waited > u.patience(plan) {
 		kind := perigee.Unavailable

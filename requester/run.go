@@ -75,6 +75,7 @@ type run struct {
 	stuck    time.Time // since when nothing could be placed; zero when something was
 	times    []time.Duration
 	ending   bool
+	news     bool                         // watchers are to be told although nothing is written
 	progress map[perigee.PeerID]time.Time // when each provider last told of a change
 	moved    int64                        // input bytes that plans so far move
 	spent    perigee.Amount               // what plans so far cost
@@ -112,6 +113,13 @@ func (r *Requester) restoreRun(rec *jobRecord) (*run, error) {
 		}
 		e := u.addExec(u.parts[x.Part], *x)
 		e.confirmed = true // ask; a provider that never got the lease says so
+		if !x.Reused && (!x.State.Final() || x.State == perigee.ExecCompleted) {
+			u.spent += x.Price
+			u.moved += x.BytesFetched
+		}
+		if x.State == perigee.ExecCompleted && x.Fault != nil {
+			u.broken[x.Provider] = x.Fault.Message // outvoted before the restart
+		}
 		if x.Accepted {
 			u.parts[x.Part].accepted = &e.execRecord
 			if !x.Merge {
@@ -168,6 +176,9 @@ func (u *run) close(e *exec, state perigee.ExecutionState, f *perigee.Fault) {
 		delete(u.active, e)
 		if u.busy[e.Provider]--; u.busy[e.Provider] == 0 {
 			delete(u.busy, e.Provider)
+		}
+		if state != perigee.ExecCompleted {
+			u.spent -= e.Price // no receipt, no price
 		}
 	}
 	e.State, e.Finished = state, time.Now().UnixMicro()
@@ -393,11 +404,11 @@ func (u *run) flush() bool { return u.flushBy(u.r.cfg.DB.Write) }
 func (u *run) flushBy(write func(*db.Batch) error) bool {
 	u.mu.Lock()
 	batch, after := u.batch, u.after
-	if batch.Len() == 0 && len(after) == 0 {
+	if batch.Len() == 0 && len(after) == 0 && !u.news {
 		u.mu.Unlock()
 		return true
 	}
-	u.batch, u.after = new(db.Batch), nil
+	u.batch, u.after, u.news = new(db.Batch), nil, false
 	u.mu.Unlock()
 	if batch.Len() > 0 {
 		if err := write(batch); err != nil {
