@@ -86,7 +86,12 @@ func (n *Node) start(ctx context.Context) error {
 			return err
 		}
 	}
-	n.tasks.Go(n.collect)
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		n.collect()
+	}()
+	n.onClose(func() error { <-collected; return nil }) // before the store closes
 	return nil
 }
 
