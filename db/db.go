@@ -146,3 +146,17 @@ func notFound() error { return perigee.E("db.Get", perigee.NotFound, "no such re
 func errClosed(op string) error {
 	return perigee.E(op, perigee.Unavailable, "the database is closed")
 }
+
+// Before returns the first keys with a prefix that do not come after limit, at
+// most max of them: of keys that begin with a time, those that are due.
+func Before(d DB, prefix, limit string, max int) ([]string, error) {
+	var keys []string
+	err := d.Scan([]byte(prefix), nil, func(k, _ []byte) error {
+		if string(k) > limit || len(keys) >= max {
+			return Stop
+		}
+		keys = append(keys, string(k))
+		return nil
+	})
+	return keys, err
+}

@@ -40,6 +40,7 @@ type store struct {
 
 	commits chan *request
 	syncs   chan *request
+	drained chan struct{} // closed when both loops have ended
 	opened  atomic.Bool   // from here on a failure parks its goroutine
 	full    atomic.Bool   // the disk refused a background write and may recover
 	lazy    atomic.Bool   // a sync for lazy writes is due
@@ -75,7 +76,7 @@ func open(dir string, fs vfs.FS) (*store, error) {
 		}
 	}
 	s := &store{dir: dir, idle: make(chan struct{}), failed: make(chan struct{}),
-		commits: make(chan *request, 64), syncs: make(chan *request, 1024)}
+		commits: make(chan *request, 64), syncs: make(chan *request, 1024), drained: make(chan struct{})}
 	p, err := pebble.Open(dir, s.options(fs))
 	switch {
 	case err == nil:
@@ -333,6 +334,7 @@ func (s *store) commitLoop() {
 
 // syncLoop answers for batches once they are on disk, in order.
 func (s *store) syncLoop() {
+	defer close(s.drained)
 	for r := range s.syncs {
 		if err := r.batch.SyncWait(); err != nil {
 			s.stop(err)
@@ -383,8 +385,14 @@ func (s *store) Close() error {
 	<-s.idle
 
 	close(s.commits)
+	// Pebble must not be closed under a commit. After a failure the loops may
+	// stand still for ever, with commits that nobody waits for any more; then
+	// pebble's files stay open until the process ends.
 	done := make(chan error, 1)
-	go func() { done <- s.p.Close() }()
+	go func() {
+		<-s.drained
+		done <- s.p.Close()
+	}()
 	stall := time.NewTicker(stallCheck)
 	defer stall.Stop()
 	for {

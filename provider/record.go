@@ -135,18 +135,13 @@ func (p *Provider) janitor() {
 	}
 }
 
+// expireAtOnce bounds the work of one round; the next goes on from there.
+const expireAtOnce = 1000
+
 // expire releases the final executions, and forgets the leases, whose time was
 // over before now.
 func (p *Provider) expire(now time.Time) error {
-	limit := string(expiryKey(now.UnixMilli(), nil))
-	var due []string
-	err := p.cfg.DB.Scan([]byte(expirePrefix), nil, func(k, _ []byte) error {
-		if string(k) > limit || len(due) >= 1000 {
-			return db.Stop
-		}
-		due = append(due, string(k))
-		return nil
-	})
+	due, err := db.Before(p.cfg.DB, expirePrefix, string(expiryKey(now.UnixMilli(), nil)), expireAtOnce)
 	if err != nil {
 		return err
 	}

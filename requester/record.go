@@ -199,17 +199,12 @@ func sortExecutions(list []perigee.ExecutionStatus) {
 // owner is the name under which a job pins what it keeps.
 func owner(job string) string { return "job/" + job }
 
+// expireAtOnce bounds the work of one round; the next goes on from there.
+const expireAtOnce = 1000
+
 // expire unpins the results of jobs whose retention ended before now.
 func (r *Requester) expire(now time.Time) error {
-	limit := fmt.Sprintf("%s%016x", expirePrefix, now.UnixMilli())
-	var due []string
-	err := r.cfg.DB.Scan([]byte(expirePrefix), nil, func(k, _ []byte) error {
-		if string(k) > limit || len(due) >= 1000 {
-			return db.Stop
-		}
-		due = append(due, string(k))
-		return nil
-	})
+	due, err := db.Before(r.cfg.DB, expirePrefix, string(expiryKey(now, "")), expireAtOnce)
 	if err != nil {
 		return err
 	}
@@ -218,6 +213,14 @@ func (r *Requester) expire(now time.Time) error {
 		outputs := map[perigee.CID]bool{}
 		if rec, err := r.loadJob(job); err == nil {
 			outputs[rec.Output] = true
+		}
+		err := r.scanParts(job, func(p *partRecord) {
+			if p.Merge { // what it merges is a directory that the job made
+				outputs[p.Part.Inputs[0].CID] = true
+			}
+		})
+		if err != nil {
+			return err
 		}
 		if err := r.scanExecs(job, func(x *execRecord) { outputs[x.Result.Output] = true }); err != nil {
 			return err

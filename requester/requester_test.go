@@ -297,3 +297,27 @@ func TestReuseDemandsNoLessChecking(t *testing.T) {
 	job.Verify.Mode = "none"
 	require.Equal(t, 2, b.run(job).Reused)
 }
+
+func TestResultsAreLetGoAfterTheirRetention(t *testing.T) {
+	b := newBench(t)
+	job := b.spinJob(3)
+	job.Merge = &perigee.Wasm{Module: b.add(wasmtest.C(t, "concat"))}
+	job.Retention = perigee.Duration(time.Hour)
+	require.Equal(t, perigee.JobCompleted, b.run(job).State)
+	kept := func() (n int) {
+		pins, err := b.store.Pins(t.Context())
+		require.NoError(t, err)
+		for _, p := range pins {
+			if strings.HasPrefix(p.Owner, "job/") {
+				n++
+			}
+		}
+		return n
+	}
+	before := kept()
+	require.NotZero(t, before)
+	require.NoError(t, b.Expire(time.Now().Add(30*time.Minute)))
+	require.Equal(t, before, kept())
+	require.NoError(t, b.Expire(time.Now().Add(2*time.Hour)))
+	require.Zero(t, kept())
+}
