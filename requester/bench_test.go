@@ -34,10 +34,10 @@ func BenchmarkTinyJobs(b *testing.B) {
 	})
 }
 
-func (n *bench) tiny(b *testing.B, module string, i int) {
-	id, err := n.Submit(b.Context(), perigee.Job{Wasm: &perigee.Wasm{Module: module, Args: []string{strconv.Itoa(i)}}}, "")
-	require.NoError(b, err)
-	st, err := n.Wait(b.Context(), id)
-	require.NoError(b, err)
-	require.Equal(b, perigee.JobCompleted, st.State)
+func (b *bench) tiny(t *testing.B, module string, i int) {
+	id, err := b.Submit(t.Context(), perigee.Job{Wasm: &perigee.Wasm{Module: module, Args: []string{strconv.Itoa(i)}}}, "")
+	require.NoError(t, err)
+	st, err := b.Wait(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, perigee.JobCompleted, st.State)
 }
