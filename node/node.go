@@ -195,16 +195,15 @@ func (n *Node) openEngine(context.Context) (err error) {
 // resources are what the configuration gives, the defaults filled in.
 func (n *Node) resources() provider.Resources {
 	r := provider.DefaultResources(machineMemory())
-	if p := n.cfg.Provide; true {
-		if p.CPU > 0 {
-			r.CPU = p.CPU
-		}
-		if p.Memory > 0 {
-			r.Memory = int64(p.Memory)
-		}
-		if p.Disk > 0 {
-			r.Disk = int64(p.Disk)
-		}
+	p := n.cfg.Provide
+	if p.CPU > 0 {
+		r.CPU = p.CPU
+	}
+	if p.Memory > 0 {
+		r.Memory = int64(p.Memory)
+	}
+	if p.Disk > 0 {
+		r.Disk = int64(p.Disk)
 	}
 	return r
 }

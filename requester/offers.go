@@ -18,12 +18,11 @@ const maxOfferAhead = time.Hour
 type Offers struct {
 	mu sync.Mutex
 	m  map[perigee.PeerID]*perigee.Offer
-	at map[perigee.PeerID]time.Time
 }
 
 // NewOffers returns an empty book.
 func NewOffers() *Offers {
-	return &Offers{m: map[perigee.PeerID]*perigee.Offer{}, at: map[perigee.PeerID]time.Time{}}
+	return &Offers{m: map[perigee.PeerID]*perigee.Offer{}}
 }
 
 // Put checks an offer and takes it if it is newer than the one held. It reports
@@ -58,7 +57,7 @@ func (o *Offers) Put(offer *perigee.Offer) (bool, error) {
 	if len(o.m) >= maxOffers && o.m[offer.Provider] == nil {
 		o.evict()
 	}
-	o.m[offer.Provider], o.at[offer.Provider] = offer, now
+	o.m[offer.Provider] = offer
 	return true, nil
 }
 
@@ -71,7 +70,6 @@ func (o *Offers) evict() {
 		}
 	}
 	delete(o.m, first)
-	delete(o.at, first)
 }
 
 // Get returns a provider's standing offer, or an error of kind NotFound.
@@ -95,7 +93,6 @@ func (o *Offers) All() []*perigee.Offer {
 	for id, x := range o.m {
 		if x.Expires <= now {
 			delete(o.m, id)
-			delete(o.at, id)
 			continue
 		}
 		list = append(list, x)
